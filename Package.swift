@@ -1,0 +1,54 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+// One package, one executable. A target is a room; `RoomsTests` holds the table of who may import whom, and why.
+
+let strict: [SwiftSetting] = [
+    .swiftLanguageMode(.v6),
+    .strictMemorySafety(),
+    .treatAllWarnings(as: .error),
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+]
+
+/// A room and its tests share the settings; nothing is exempt.
+func room(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+    .target(name: name, dependencies: dependencies, swiftSettings: strict)
+}
+func tests(_ name: String, _ dependencies: [Target.Dependency]) -> Target {
+    .testTarget(name: name, dependencies: dependencies, swiftSettings: strict)
+}
+let crypto = Target.Dependency.product(name: "Crypto", package: "swift-crypto")
+
+let package = Package(
+    name: "fother",
+    products: [.executable(name: "fother", targets: ["fother"])],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
+    ],
+    targets: [
+        // floor 0
+        .target(name: "CLinux"),
+        .systemLibrary(name: "CZydis"),
+        // floor 1
+        room("ELF", []),
+        room("MachineCode", ["CZydis", "ELF"]),
+        room("ProcessControl", ["CLinux", "ELF"]),
+        room("Advisories", ["ELF"]),
+        // floor 2
+        room("LivePatch", ["ELF", "MachineCode", crypto]),
+        // floor 3
+        room("LivePatchBuilder", ["ELF", "MachineCode", "ProcessControl", "Advisories", "LivePatch"]),
+        room("LivePatchApplier", ["ELF", "MachineCode", "LivePatch", "ProcessControl"]),
+        // floor 5
+        .executableTarget(
+            name: "fother",
+            dependencies: [
+                "ELF", "MachineCode", "ProcessControl", "Advisories", "LivePatch", "LivePatchBuilder",
+                "LivePatchApplier",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
+            swiftSettings: strict),
+    ]
+)

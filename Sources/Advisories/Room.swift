@@ -1,0 +1,1 @@
+// Room Advisories: see docs/ARCHITECTURE.md.

@@ -1,0 +1,1 @@
+// Room LivePatch: see docs/ARCHITECTURE.md.

@@ -1,0 +1,1 @@
+// Room LivePatchApplier: see docs/ARCHITECTURE.md.

@@ -1,0 +1,1 @@
+// Room LivePatchBuilder: see docs/ARCHITECTURE.md.

@@ -1,0 +1,1 @@
+// Room MachineCode: see docs/ARCHITECTURE.md.

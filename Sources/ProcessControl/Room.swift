@@ -1,0 +1,1 @@
+// Room ProcessControl: see docs/ARCHITECTURE.md.

@@ -1,0 +1,10 @@
+// The program: parses arguments, wires rooms, prints through one door.
+
+import ArgumentParser
+
+@main
+struct Fother: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "fother",
+        abstract: "Closes known holes in running software, without restarting it.")
+}
