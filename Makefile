@@ -1,0 +1,49 @@
+# Every command a contributor or CI needs. `make` alone says what there is.
+
+SWIFT   ?= swift
+PREFIX  ?= /usr/local
+DESTDIR ?=
+# Seconds each fuzz target runs under `make fuzz`.
+SECONDS_EACH ?= 600
+
+FOTHER = .build/release/fother
+
+.PHONY: help setup build run test check fuzz bench install clean
+
+help:
+	@echo "make run      set up, build, and watch a running service being patched (needs root)"
+	@echo "make build    $(FOTHER), release, Swift runtime linked in"
+	@echo "make test     everything; the parts that need root say so and are skipped without it"
+	@echo "make check    format, debug build, fast tests"
+	@echo "make fuzz     every parser of outside bytes, SECONDS_EACH=$(SECONDS_EACH) per target"
+	@echo "make bench    the pause a target sees, beside the bare floor of the same run"
+	@echo "make install  to $(DESTDIR)$(PREFIX)"
+
+setup:
+	@scripts/setup
+
+build: setup
+	$(SWIFT) build -c release --static-swift-stdlib --product fother
+
+run: build
+	$(FOTHER) demo
+
+test: setup
+	$(SWIFT) test
+
+check: setup
+	$(SWIFT) format lint --strict --parallel --recursive Package.swift Sources Tests
+	$(SWIFT) build --build-tests
+	$(SWIFT) test --skip-build --skip SystemTests
+
+fuzz: setup
+	scripts/fuzz $(SECONDS_EACH)
+
+bench: build
+	scripts/bench
+
+install: build
+	install -D -m 0755 $(FOTHER) $(DESTDIR)$(PREFIX)/bin/fother
+
+clean:
+	rm -rf .build

@@ -1,1 +1,0 @@
-// Room Advisories: see docs/ARCHITECTURE.md.

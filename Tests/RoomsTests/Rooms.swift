@@ -1,0 +1,48 @@
+// The house as a table: which room may import which, and why. Change this together with docs/ARCHITECTURE.md.
+
+/// One target under `Sources/`.
+struct Room {
+    let name: String
+    /// Modules of this package and of others that its files may import.
+    let may: Set<String>
+    /// Completes the sentence "this room …", printed when an import breaks the rule.
+    let because: String
+}
+
+let rooms: [Room] = [
+    Room(name: "CLinux", may: [], because: "is a C shim over system calls and decides nothing"),
+    Room(name: "CZydis", may: [], because: "is the door to the instruction decoder and decides nothing"),
+    Room(name: "ELF", may: [], because: "says what bytes mean, wherever they came from; it never touches a process"),
+    Room(
+        name: "MachineCode", may: ["CZydis", "ELF"],
+        because: "knows instructions, not patches; a new processor is a new folder here"),
+    Room(
+        name: "ProcessControl", may: ["CLinux", "ELF", "Glibc", "Synchronization"],
+        because: "is the only room that reaches the kernel's process interfaces; it knows no patch and no CVE"),
+    Room(
+        name: "Advisories", may: ["ELF"],
+        because: "turns advisory text and package databases into values; it never looks at processes"),
+    Room(
+        name: "LivePatch", may: ["ELF", "MachineCode", "Crypto"],
+        because: "holds the meaning of a patch as pure values; it never touches a process"),
+    Room(
+        name: "LivePatchBuilder",
+        may: ["ELF", "MachineCode", "ProcessControl", "Advisories", "LivePatch", "Foundation"],
+        because: "derives patches from two images and never patches a process"),
+    Room(
+        name: "LivePatchApplier", may: ["ELF", "MachineCode", "LivePatch", "ProcessControl", "Synchronization"],
+        because: "carries out one plan in one process and does not choose what to apply"),
+    Room(
+        name: "fother",
+        may: [
+            "ELF", "MachineCode", "ProcessControl", "Advisories", "LivePatch", "LivePatchBuilder", "LivePatchApplier",
+            "ArgumentParser", "Foundation",
+        ],
+        because: "wires rooms, parses arguments and prints; the kernel is ProcessControl's business"),
+]
+
+/// The only files in which the word `unsafe` may stand: glue to the kernel and to C libraries. Each must need it.
+let unsafeFiles: Set<String> = []
+
+/// A name that says nothing about what is inside attracts everything. The file's room lacks a noun.
+let drawerNames = ["Util", "Helper", "Common", "Misc", "Extras", "Manager", "Stuff"]
