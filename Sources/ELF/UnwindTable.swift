@@ -1,0 +1,138 @@
+// `.eh_frame`: which bytes are functions, even when every name was stripped, and how their frames are unwound.
+// Format: Linux Standard Base Core, "Exception Frames"; encodings: DW_EH_PE_*.
+
+/// A common information entry: what several functions' unwind rules share.
+public struct CommonInformation: Sendable, Equatable {
+    /// Range in `ELFFile.bytes` of the whole record, length field included.
+    public var record: Range<Int>
+    public var pointerEncoding: UInt8
+    public var lsdaEncoding: UInt8?
+    public var personality: Bool
+    public var isSignalFrame: Bool
+}
+
+/// A frame description entry: one contiguous range of code.
+public struct FrameDescription: Sendable, Equatable {
+    public var start: LinkAddress
+    public var size: Int
+    /// Index into `UnwindTable.common`.
+    public var common: Int
+    /// Range in `ELFFile.bytes` of the whole record, length field included.
+    public var record: Range<Int>
+    /// Address of the language-specific data area (C++ landing pads), if it has one.
+    public var lsda: LinkAddress?
+}
+
+public struct UnwindTable: Sendable {
+    public static let framesMax = 4_000_000
+
+    public var common: [CommonInformation] = []
+    /// Sorted by start address.
+    public var frames: [FrameDescription] = []
+
+    /// Reads `.eh_frame`. A file without one has an empty table. Throws `eh-frame-malformed` and the cursor's failures.
+    public init(_ file: ELFFile) throws(Failure) {
+        guard let section = file.section(".eh_frame"), section.hasBytes else { return }
+        let base = Int(section.offset.value)
+        var cursor = ByteCursor(file.bytes, base..<base + section.size, part: ".eh_frame")
+        var commonAt: [Int: Int] = [:]
+        /// The link address of a file offset inside the section.
+        func address(_ offset: Int) -> LinkAddress { section.address + (offset - base) }
+
+        while !cursor.isAtEnd {
+            let start = cursor.offset
+            let length = Int(try cursor.u32())
+            if length == 0 { break }
+            guard length != 0xffff_ffff else {
+                throw file.bytes.failure("eh-frame-malformed", "64-bit records are not used on x86-64.", at: start)
+            }
+            let idOffset = cursor.offset
+            let end = idOffset + length
+            var body = ByteCursor(file.bytes, idOffset..<end, part: ".eh_frame")
+            guard end <= cursor.end else {
+                throw file.bytes.failure("eh-frame-malformed", "a record is longer than its section.", at: start)
+            }
+            let id = Int(try body.u32())
+            if id == 0 {
+                commonAt[start] = common.count
+                common.append(try Self.readCommon(&body, start..<end))
+            } else {
+                guard let index = commonAt[idOffset - id] else {
+                    throw file.bytes.failure("eh-frame-malformed", "a frame names no common entry.", at: start)
+                }
+                let cie = common[index]
+                let pc = try Self.pointer(&body, cie.pointerEncoding, address)
+                let size = try Self.pointer(&body, cie.pointerEncoding & 0x0f, address)
+                var lsda: LinkAddress?
+                if let encoding = cie.lsdaEncoding, encoding != 0xff {
+                    _ = try body.uleb()
+                    let at = body.offset
+                    let value = try Self.pointer(&body, encoding, address)
+                    // A zero field means "no LSDA" whatever the encoding adds to it.
+                    if file.bytes.u32(at) != 0 { lsda = value }
+                }
+                guard frames.count < Self.framesMax, let bytes = Int(exactly: size.value) else {
+                    throw file.bytes.failure("limit-exceeded", "more than \(Self.framesMax) frames.", at: start)
+                }
+                frames.append(FrameDescription(start: pc, size: bytes, common: index, record: start..<end, lsda: lsda))
+            }
+            try cursor.seek(end)
+        }
+        frames.sort { $0.start < $1.start }
+    }
+
+    private static func readCommon(_ body: inout ByteCursor, _ record: Range<Int>) throws(Failure) -> CommonInformation {
+        var result = CommonInformation(
+            record: record, pointerEncoding: 0, lsdaEncoding: nil, personality: false, isSignalFrame: false)
+        let version = try body.u8()
+        var augmentation: [UInt8] = []
+        while true {
+            let c = try body.u8()
+            if c == 0 { break }
+            augmentation.append(c)
+        }
+        _ = try body.uleb()
+        _ = try body.sleb()
+        if version == 1 { _ = try body.u8() } else { _ = try body.uleb() }
+        guard augmentation.first == UInt8(ascii: "z") else { return result }
+        _ = try body.uleb()
+        for c in augmentation.dropFirst() {
+            switch c {
+            case UInt8(ascii: "R"): result.pointerEncoding = try body.u8()
+            case UInt8(ascii: "L"): result.lsdaEncoding = try body.u8()
+            case UInt8(ascii: "S"): result.isSignalFrame = true
+            case UInt8(ascii: "P"):
+                result.personality = true
+                let encoding = try body.u8()
+                _ = try pointer(&body, encoding) { _ in LinkAddress(0) }
+            default: return result
+            }
+        }
+        return result
+    }
+
+    /// Reads a DW_EH_PE-encoded pointer; indirect pointers yield the address of the slot.
+    private static func pointer(
+        _ body: inout ByteCursor, _ encoding: UInt8, _ address: (Int) -> LinkAddress
+    ) throws(Failure) -> LinkAddress {
+        let at = body.offset
+        let raw: UInt64
+        switch encoding & 0x0f {
+        case 0x00, 0x04, 0x0c: raw = try body.u64()
+        case 0x01: raw = try body.uleb()
+        case 0x02: raw = UInt64(try body.u16())
+        case 0x03: raw = UInt64(try body.u32())
+        case 0x09: raw = UInt64(bitPattern: try body.sleb())
+        case 0x0a: raw = UInt64(bitPattern: Int64(Int16(bitPattern: try body.u16())))
+        case 0x0b: raw = UInt64(bitPattern: Int64(Int32(bitPattern: try body.u32())))
+        default:
+            throw body.bytes.failure("eh-frame-malformed", "pointer encoding \(hex(encoding)) is unknown.", at: at)
+        }
+        switch encoding & 0x70 {
+        case 0x00: return LinkAddress(raw)
+        case 0x10: return LinkAddress(raw &+ address(at).value)
+        default:
+            throw body.bytes.failure("eh-frame-malformed", "pointer base \(hex(encoding)) is not supported.", at: at)
+        }
+    }
+}

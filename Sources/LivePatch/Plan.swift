@@ -1,0 +1,132 @@
+// What applying a patch to one instance would write, as a value that can be printed, tested and carried out.
+
+import ELF
+import MachineCode
+
+/// How the patch's one mapping is divided. All sizes are whole pages, in this order.
+public struct PatchLayout: Equatable, Sendable {
+    public static let page = 4096
+
+    public var header: Range<Int>
+    public var text: Range<Int>
+    /// Read-only data, unwind information and relocated read-only data.
+    public var readOnly: Range<Int>
+    /// Writable data, zeroed data at its end.
+    public var data: Range<Int>
+    public var size: Int { data.upperBound }
+    /// Offset of each part from the start of the mapping, by `Part.rawValue`.
+    public var partOffset: [Int]
+
+    public init(_ contents: PatchContents) {
+        func pages(_ n: Int) -> Int { (n + Self.page - 1) & ~(Self.page - 1) }
+        func aligned(_ n: Int) -> Int { (n + 63) & ~63 }
+        let hooks = contents.replacements.count { $0.isHooked }
+        header = 0..<pages(TargetHeader.size(sites: hooks))
+        text = header.upperBound..<header.upperBound + pages(contents.size(.text))
+        let unwind = text.upperBound + aligned(contents.size(.readOnly))
+        // A zero word behind the unwind records ends them for whoever reads them in memory.
+        let relro = unwind + aligned(contents.size(.unwind) + 4)
+        readOnly = text.upperBound..<text.upperBound + pages(relro + contents.size(.relro) - text.upperBound)
+        let zero = readOnly.upperBound + aligned(contents.size(.data))
+        data = readOnly.upperBound..<readOnly.upperBound + pages(zero + contents.size(.zero) - readOnly.upperBound)
+        partOffset = [text.lowerBound, text.upperBound, unwind, relro, readOnly.upperBound, zero]
+    }
+}
+
+/// A jump to be written, with what must be there before.
+public struct PlannedSite: Equatable, Sendable {
+    public var function: String
+    public var address: RuntimeAddress
+    public var old: [UInt8]
+    public var new: [UInt8]
+}
+
+/// An old function that no thread may be in, or return into, while sites change.
+public struct GuardedFunction: Equatable, Sendable {
+    public var name: String
+    public var range: Range<RuntimeAddress>
+    /// SHA-256 of its bytes in the old build.
+    public var hash: [UInt8]
+}
+
+public struct ApplyPlan: Sendable {
+    public var patch: PatchID
+    public var buildID: BuildID
+    public var bias: LoadBias
+    /// Where the mapping begins.
+    public var base: RuntimeAddress
+    public var layout: PatchLayout
+    /// Relocated bytes of each division, whole pages.
+    public var text: [UInt8]
+    public var readOnly: [UInt8]
+    /// Initial data; live data is never compared with it.
+    public var data: [UInt8]
+    public var header: TargetHeader
+    public var sites: [PlannedSite]
+    public var guarded: [GuardedFunction]
+
+    public var newCode: Range<RuntimeAddress> { base + layout.text.lowerBound..<base + layout.text.upperBound }
+    public var mapping: Range<RuntimeAddress> { base..<base + layout.size }
+}
+
+/// Links `patch` for an instance loaded with `bias`, its mapping at `base` (page-aligned).
+/// Throws `out-of-range` when a distance does not fit 32 bits: choose another base.
+public func plan(
+    _ patch: LivePatch, bias: LoadBias, base: RuntimeAddress, acceptances: [Acceptance] = []
+) throws(Failure) -> ApplyPlan {
+    let contents = patch.contents
+    let layout = PatchLayout(contents)
+    func outOfRange(_ what: String) -> Failure {
+        Failure(
+            "out-of-range", "\(what) is more than 2 GiB from its target.", at: "patch \(patch.id.short) at \(base)",
+            remedy: "No free address range near the object was found; restart the process to close the hole.")
+    }
+    var image = [UInt8](repeating: 0, count: layout.size)
+    for part in Part.allCases where part != .zero {
+        let start = layout.partOffset[part.rawValue]
+        image.replaceSubrange(start..<start + contents[part].count, with: contents[part])
+    }
+    for r in contents.relocations {
+        let symbol: RuntimeAddress =
+            switch contents.symbols[r.symbol].place {
+            case .old(let a): bias.runtime(a)
+            case .part(let part, let offset): base + layout.partOffset[part.rawValue] + offset
+            }
+        let at = layout.partOffset[r.part.rawValue] + r.offset
+        let value = symbol.value &+ UInt64(bitPattern: r.addend)
+        switch r.kind {
+        case .abs64:
+            for i in 0..<8 { image[at + i] = UInt8(truncatingIfNeeded: value >> UInt64(8 * i)) }
+        case .pc32:
+            guard let distance = Int32(exactly: Int64(bitPattern: value &- (base + at).value)) else {
+                throw outOfRange("\(contents.symbols[r.symbol].name)")
+            }
+            let d = UInt32(bitPattern: distance)
+            for i in 0..<4 { image[at + i] = UInt8(truncatingIfNeeded: d >> UInt32(8 * i)) }
+        }
+    }
+
+    var sites: [PlannedSite] = []
+    var guarded: [GuardedFunction] = []
+    for (r, function) in zip(contents.replacements, contents.manifest.functions) {
+        guard let old = r.old else { continue }
+        let start = bias.runtime(old)
+        guarded.append(GuardedFunction(name: function.name, range: start..<start + r.oldSize, hash: r.oldHash))
+        guard r.isHooked else { continue }
+        let site = start + r.siteOffset
+        guard let jump = Jump.bytes(from: site, to: base + layout.text.lowerBound + r.newOffset) else {
+            throw outOfRange(function.name)
+        }
+        sites.append(
+            PlannedSite(function: function.name, address: site, old: Array(r.oldSiteBytes.prefix(jump.count)), new: jump))
+    }
+    let text = Array(image[layout.text])
+    let header = TargetHeader(
+        phase: .prepared, patch: patch.id, buildID: patch.buildID, bias: bias, size: layout.size,
+        codeHash: sha256(text[...]), sites: sites.map { .init(address: $0.address, old: $0.old, new: $0.new) },
+        acceptances: acceptances)
+    return ApplyPlan(
+        patch: patch.id, buildID: patch.buildID, bias: bias, base: base, layout: layout, text: text,
+        readOnly: Array(image[layout.readOnly]), data: Array(image[layout.data]), header: header, sites: sites,
+        guarded: guarded)
+}

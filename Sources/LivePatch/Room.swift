@@ -1,1 +1,0 @@
-// Room LivePatch: see docs/ARCHITECTURE.md.

@@ -1,1 +1,0 @@
-// Room MachineCode: see docs/ARCHITECTURE.md.
