@@ -52,5 +52,8 @@ let package = Package(
             swiftSettings: strict),
         tests("RoomsTests", []),
         tests("AdvisoriesTests", ["Advisories"]),
+        // benchmarks: medians and ratios, never run by tests
+        .executableTarget(
+            name: "bench-build", dependencies: ["ELF", "LivePatch", "LivePatchBuilder"], path: "Benchmarks/Build", swiftSettings: strict),
     ]
 )

@@ -1,0 +1,199 @@
+// Decides for every function of the new build whether running processes can keep the old one.
+
+import ELF
+import MachineCode
+
+/// Two builds, matched and compared.
+struct Comparison: Sendable {
+    enum Relation: Equatable, Sendable {
+        /// Same code, and everything it refers to corresponds: the old function stays.
+        case same
+        /// Line numbers moved and nothing else: the old function stays.
+        case linesOnly
+        /// The reason, for people.
+        case changed(String)
+        case added
+
+        var isKept: Bool { self == .same || self == .linesOnly }
+    }
+
+    /// Places where unchanged code disagrees about where data went.
+    struct Conflict: Sendable {
+        var new: LinkAddress
+        var old: [LinkAddress]
+    }
+
+    let old: CodeImage
+    let new: CodeImage
+    let oldData: DataLayout
+    let newData: DataLayout
+    let match: Correlation
+    private(set) var relation: [Relation]
+    private(set) var map = AddressMap()
+    private(set) var conflicts: [Conflict] = []
+
+    init(_ old: CodeImage, _ new: CodeImage) {
+        self.old = old
+        self.new = new
+        oldData = DataLayout(old)
+        newData = DataLayout(new)
+        match = Correlation(old, new)
+        let lines = LineNumbers(new)
+        relation = []
+        for g in new.functions {
+            guard let o = match.oldOf[g.index] else {
+                relation.append(.added)
+                continue
+            }
+            if match.isSameCode(o, g.index) {
+                relation.append(.same)
+            } else if lines.explainDifference(old.functions[o], g) {
+                relation.append(.linesOnly)
+            } else {
+                relation.append(.changed(Self.describe(old.functions[o], g)))
+            }
+        }
+        // A function that turns out to refer elsewhere loses its votes, which may settle or unsettle others.
+        for _ in 0..<8 {
+            collectVotes()
+            var again = false
+            for n in relation.indices where relation[n].isKept {
+                guard let o = match.oldOf[n], let reason = disagreement(o, n) else { continue }
+                relation[n] = .changed(reason)
+                again = true
+            }
+            if !again { break }
+        }
+        collectVotes()
+        for (address, candidates) in map.votes where candidates.count > 1 {
+            conflicts.append(Conflict(new: address, old: candidates.keys.sorted()))
+        }
+        conflicts.sort { $0.new < $1.new }
+    }
+
+    private static func describe(_ a: CodeFunction, _ b: CodeFunction) -> String {
+        let kept = Alignment.pairs(a.instructions.map(shape), b.instructions.map(shape)).count { i, j in
+            let x = a.instructions[i], y = b.instructions[j]
+            return a.normalized[x.offset..<x.end] == b.normalized[y.offset..<y.end]
+        }
+        let total = b.instructions.count
+        return "\(max(total, a.instructions.count) - kept) of \(total) instructions differ"
+    }
+
+    /// Matches that stand on more than order or similarity may testify.
+    private func mayVote(_ n: Int) -> Bool { relation[n].isKept && match.basis[n].map { $0 <= .references } ?? false }
+
+    private mutating func collectVotes() {
+        map = AddressMap()
+        for n in relation.indices where mayVote(n) {
+            guard let o = match.oldOf[n] else { continue }
+            for (a, b) in zip(old.functions[o].references, new.functions[n].references) where !b.kind.isBranch {
+                guard isData(old.place(a.target)), isData(new.place(b.target)) else { continue }
+                map.vote(b.target, is: a.target, by: n)
+            }
+        }
+        // Pointers in corresponding data testify too: the loader will put them there.
+        for r in new.file.relocations where r.type == Relocation.relative {
+            guard let there = provedOld(r.address), let s = old.relocationAt[there], s.type == Relocation.relative else { continue }
+            let a = LinkAddress(UInt64(bitPattern: s.addend)), b = LinkAddress(UInt64(bitPattern: r.addend))
+            if isData(old.place(a)), isData(new.place(b)), map.votes[b] == nil { map.prove(b, is: a) }
+        }
+        map.close()
+    }
+
+    private func isData(_ p: Place) -> Bool {
+        switch p {
+        case .data, .nowhere: true
+        default: false
+        }
+    }
+
+    /// The old address of a data address, where a symbol or at least two unchanged functions say so and none speaks against it.
+    func provedOld(_ a: LinkAddress) -> LinkAddress? {
+        if let bySymbol = oldBySymbol(a) { return bySymbol }
+        if case .one(let there, let functions) = map.answer(a), functions >= 2 { return there }
+        return map.votes[a] == nil ? map.relocated[a] : nil
+    }
+
+    /// By the name of the data object that holds the address, where both builds have the symbol with one size.
+    func oldBySymbol(_ a: LinkAddress) -> LinkAddress? {
+        guard let s = new.objectAt[a], let t = old.objectByKey[s.name], t.size == s.size else { return nil }
+        return t.value
+    }
+
+    // MARK: What unchanged code refers to
+
+    /// Why the old function must not stay although its code is the same; nil when it may.
+    private func disagreement(_ o: Int, _ n: Int) -> String? {
+        let a = old.functions[o], b = new.functions[n]
+        guard a.references.count == b.references.count else { return "its references differ" }
+        for (r, s) in zip(a.references, b.references) { if let reason = disagreement(r, s) { return reason } }
+        return nil
+    }
+
+    private func disagreement(_ r: Reference, _ s: Reference) -> String? {
+        switch (old.place(r.target), new.place(s.target)) {
+        case (.function(let f, let i), .function(let g, let j)):
+            guard match.newOf[f] == g else { return "it goes to \(new.name(g)) instead of \(old.name(f))" }
+            if i == 0, j == 0 { return nil }
+            // Into the middle: only code that stays the same has the same middle.
+            if i == j, relation[g].isKept { return nil }
+            return "it continues in \(new.name(g)), which changed"
+        case (.plt(let a), .plt(let b)):
+            return samePLT(a, b) ? nil : "it calls \(b) instead of \(a)"
+        case (.slot(let a), .slot(let b)):
+            return sameSlot(a, b) ? nil : "it uses another symbol"
+        case (.data, .data):
+            if let m = map.majority(s.target), m != r.target { return "it uses other data (\(s.target))" }
+            return sameReadOnly(r.target, s.target) ? nil : "read-only data at \(s.target) changed"
+        case (.nowhere, .nowhere):
+            return nil
+        default:
+            return "it refers to something of another kind"
+        }
+    }
+
+    private func samePLT(_ a: String, _ b: String) -> Bool {
+        if a == b { return true }
+        guard a.hasPrefix("*0x"), b.hasPrefix("*0x"), let x = UInt64(a.dropFirst(3), radix: 16), let y = UInt64(b.dropFirst(3), radix: 16),
+            let f = old.function(at: LinkAddress(x)), let g = new.function(at: LinkAddress(y))
+        else { return false }
+        return match.newOf[f] == g
+    }
+
+    func sameSlot(_ a: SlotKey, _ b: SlotKey) -> Bool {
+        switch (a, b) {
+        case (.relative(let x), .relative(let y)), (.indirect(let x), .indirect(let y)): return corresponds(x, y)
+        default: return a == b
+        }
+    }
+
+    /// True when an old and a new address stand for the same thing, as far as is known.
+    func corresponds(_ x: LinkAddress, _ y: LinkAddress) -> Bool {
+        switch (old.place(x), new.place(y)) {
+        case (.function(let f, let i), .function(let g, let j)): return match.newOf[f] == g && (i == j || !relation[g].isKept)
+        case (.plt(let a), .plt(let b)): return samePLT(a, b)
+        case (.data, .data), (.nowhere, .nowhere), (.data, .nowhere), (.nowhere, .data):
+            if let there = oldBySymbol(y) ?? map.majority(y) ?? map.relocated[y] { return there == x }
+            guard let s = new.file.section(at: y), let t = old.file.section(at: x), s.name == t.name else { return false }
+            if !s.isWritable { return sameReadOnly(x, y) }
+            // Writable and unknown: the same distance from the section's start is all that can be asked of a mere comparison.
+            return y - s.address == x - t.address
+        default: return false
+        }
+    }
+
+    /// True when nothing that the address may stand for differs between the builds: jump tables are compared as code,
+    /// bytes up to the next thing that anybody refers to; writable and relocated data is compared elsewhere.
+    func sameReadOnly(_ x: LinkAddress, _ y: LinkAddress) -> Bool {
+        guard let s = old.file.section(at: x), let t = new.file.section(at: y) else { return true }
+        guard !s.isWritable, !t.isWritable else { return s.isWritable == t.isWritable }
+        if let a = oldData.tables[x], let b = newData.tables[y] {
+            return a.targets.count == b.targets.count && zip(a.targets, b.targets).allSatisfy { corresponds($0, $1) }
+        }
+        let sizeA = oldData.next(after: x, in: old) - x, sizeB = newData.next(after: y, in: new) - y
+        let size = min(sizeA, sizeB)
+        guard let a = old.file.read(x, size), let b = new.file.read(y, size) else { return true }
+        return a == b
+    }
+}

@@ -1,0 +1,252 @@
+// Puts the moved functions, what they need and how they are linked into the parts of a live patch.
+
+import ELF
+import LivePatch
+import MachineCode
+
+struct PatchWriter {
+    /// Bytes before a copied object that come along: code may form an address a little below an array's first element.
+    static let copyMargin = 64
+
+    private let c: Comparison
+    private let moved: MovedCode
+    private let hooks: Hooks
+    private(set) var contents: PatchContents
+    private(set) var findings: [Finding] = []
+    private var symbolIndex: [PatchSymbol: Int] = [:]
+    private var textOffset: [Int: Int] = [:]
+    private var copies: [LinkAddress: (offset: Int, size: Int)] = [:]
+    private var tables: [LinkAddress: Int] = [:]
+    private var fresh: [LinkAddress: (part: Part, offset: Int)] = [:]
+    private var thunks: [LinkAddress: Int] = [:]
+    private var evidence: [Evidence: Int] = [:]
+
+    init(_ c: Comparison, _ moved: MovedCode, _ hooks: Hooks, _ resolved: [Int: [Resolved]], manifest: Manifest) {
+        self.c = c
+        self.moved = moved
+        self.hooks = hooks
+        contents = PatchContents(manifest: manifest)
+        var text: [UInt8] = []
+        for n in moved.functions {
+            while text.count % 16 != 0 { text.append(0xcc) }
+            textOffset[n] = text.count
+            text += c.new.file.read(c.new.functions[n].start, c.new.functions[n].size) ?? []
+        }
+        contents[.text] = text
+        placeCopies(resolved)
+        for n in moved.functions { link(n, resolved[n] ?? []) }
+        writeTables(resolved)
+        writeUnwind()
+        writeReplacements()
+        contents.manifest.references = Dictionary(uniqueKeysWithValues: evidence.map { ($0.key.rawValue, $0.value) })
+    }
+
+    private func newName(_ n: Int) -> String { c.new.name(n) }
+
+    private mutating func symbol(_ s: PatchSymbol) -> Int {
+        if let known = symbolIndex[s] { return known }
+        contents.symbols.append(s)
+        symbolIndex[s] = contents.symbols.count - 1
+        return contents.symbols.count - 1
+    }
+
+    private mutating func functionSymbol(_ n: Int) -> Int {
+        symbol(PatchSymbol(newName(n), .part(.text, offset: textOffset[n] ?? 0), isFunction: true, size: c.new.functions[n].size))
+    }
+
+    private mutating func align(_ part: Part, to alignment: Int) {
+        while contents[part].count % alignment != 0 { contents[part].append(part == .text ? 0xcc : 0) }
+    }
+
+    // MARK: Data
+
+    private mutating func placeCopies(_ resolved: [Int: [Resolved]]) {
+        var sizes: [LinkAddress: Int] = [:], freshSizes: [LinkAddress: Int] = [:]
+        for r in resolved.values.joined() {
+            switch r.destination {
+            case .copy(let a, let size): sizes[a] = max(size, sizes[a] ?? 0)
+            case .fresh(let a, let size): freshSizes[a] = size
+            default: break
+            }
+        }
+        for (a, size) in sizes.sorted(by: { $0.key < $1.key }) {
+            guard let section = c.new.file.section(at: a) else { continue }
+            let isString = c.new.file.read(a, size)?.firstIndex(of: 0) != nil && section.flags & 0x20 != 0
+            let margin = isString ? 0 : min(Self.copyMargin, a - section.address)
+            // The same position within 64 bytes as in the new build, so that aligned loads stay aligned.
+            while contents[.readOnly].count % 64 != Int((a.value &- UInt64(margin)) % 64) { contents[.readOnly].append(0) }
+            copies[a] = (contents[.readOnly].count + margin, size)
+            contents[.readOnly] += c.new.file.read(a + -margin, size + margin) ?? []
+        }
+        for (a, size) in freshSizes.sorted(by: { $0.key < $1.key }) {
+            guard let section = c.new.file.section(at: a) else { continue }
+            if section.hasBytes {
+                align(.data, to: 32)
+                fresh[a] = (.data, contents[.data].count)
+                contents[.data] += c.new.file.read(a, size).map(Array.init) ?? [UInt8](repeating: 0, count: size)
+            } else {
+                contents.zeroSize = (contents.zeroSize + 31) & ~31
+                fresh[a] = (.zero, contents.zeroSize)
+                contents.zeroSize += size
+            }
+        }
+        linkFresh(freshSizes)
+    }
+
+    /// Pointers in new data: to functions and to data of the old build, by the same proofs as for code.
+    private mutating func linkFresh(_ sizes: [LinkAddress: Int]) {
+        for (a, size) in sizes.sorted(by: { $0.key < $1.key }) {
+            for at in stride(from: 0, to: size, by: 8) {
+                guard let r = c.new.relocationAt[a + at], let place = fresh[a] else { continue }
+                let target = LinkAddress(UInt64(bitPattern: r.addend))
+                guard r.type == Relocation.relative, let g = c.new.function(at: target), c.new.functions[g].start == target else {
+                    findings.append(
+                        Finding(
+                            "fresh-data-pointer", "data at \(a)", "new writable data holds a pointer that is not to a function.",
+                            remedy: "Not supported yet: install the fixed package and restart.", verdict: .refuse))
+                    continue
+                }
+                let s: Int
+                if let o = c.match.oldOf[g] {
+                    s = symbol(PatchSymbol("old." + c.old.name(o), .old(c.old.functions[o].start)))
+                } else {
+                    s = functionSymbol(g)
+                }
+                contents.relocations.append(PatchRelocation(place.part, at: place.offset + at, .abs64, symbol: s, addend: 0))
+            }
+        }
+    }
+
+    // MARK: Code
+
+    private mutating func link(_ n: Int, _ resolved: [Resolved]) {
+        let base = textOffset[n] ?? 0
+        _ = functionSymbol(n)
+        for r in resolved {
+            evidence[r.evidence, default: 0] += 1
+            let field = base + r.reference.field
+            for k in 0..<4 where field + k < contents[.text].count { contents[.text][field + k] = 0 }
+            let (s, offset) = destination(r)
+            // The processor adds the distance to the instruction's end, the relocation counts from the field.
+            let addend = Int64(offset - (r.reference.end - r.reference.field))
+            contents.relocations.append(PatchRelocation(.text, at: field, .pc32, symbol: s, addend: addend))
+        }
+    }
+
+    private mutating func destination(_ r: Resolved) -> (symbol: Int, offset: Int) {
+        switch r.destination {
+        case .old(let a, let name):
+            let unique = name == "data" || name == "got" ? "\(name)_\(String(a.value, radix: 16))" : name
+            return (symbol(PatchSymbol("old." + unique, .old(a))), r.offset)
+        case .moved(let g, let offset): return (functionSymbol(g), offset)
+        case .copy(let a, _):
+            let place = copies[a]
+            return (symbol(PatchSymbol("ro_\(String(a.value, radix: 16))", .part(.readOnly, offset: place?.offset ?? 0), size: place?.size ?? 0)), r.offset)
+        case .fresh(let a, let size):
+            let place = fresh[a]
+            return (symbol(PatchSymbol("new_\(String(a.value, radix: 16))", .part(place?.part ?? .data, offset: place?.offset ?? 0), size: size)), r.offset)
+        case .table(let a):
+            if tables[a] == nil {
+                align(.readOnly, to: 4)
+                tables[a] = contents[.readOnly].count
+                contents[.readOnly] += [UInt8](repeating: 0, count: 4 * (c.newData.tables[a]?.targets.count ?? 0))
+            }
+            let size = 4 * (c.newData.tables[a]?.targets.count ?? 0)
+            return (symbol(PatchSymbol("table_\(String(a.value, radix: 16))", .part(.readOnly, offset: tables[a] ?? 0), size: size)), r.offset)
+        case .thunk(let slot, let key):
+            let place: Int
+            if let known = thunks[slot] {
+                place = known
+            } else {
+                align(.text, to: 16)
+                place = contents[.text].count
+                thunks[slot] = place
+                contents[.text] += [0xff, 0x25, 0, 0, 0, 0]
+                let s = symbol(PatchSymbol("old.got." + key, .old(slot)))
+                contents.relocations.append(PatchRelocation(.text, at: place + 2, .pc32, symbol: s, addend: -4))
+            }
+            return (symbol(PatchSymbol(key + "@thunk", .part(.text, offset: place), isFunction: true, size: 6)), r.offset)
+        }
+    }
+
+    private mutating func writeTables(_ resolved: [Int: [Resolved]]) {
+        for (a, offset) in tables.sorted(by: { $0.key < $1.key }) {
+            for (i, target) in (c.newData.tables[a]?.targets ?? []).enumerated() {
+                guard let g = c.new.function(at: target), moved.contains(g) else {
+                    let owner = c.newData.tableOwner[a].map { newName($0) } ?? "\(a)"
+                    findings.append(
+                        Finding(
+                            "unresolved-reference", owner, "its jump table goes to code outside the patch.",
+                            remedy: "Install the fixed package and restart.", verdict: .refuse))
+                    continue
+                }
+                let inside = target - c.new.functions[g].start
+                // An entry is the distance from the table's start, a relocation counts from the entry.
+                contents.relocations.append(
+                    PatchRelocation(.readOnly, at: offset + i * 4, .pc32, symbol: functionSymbol(g), addend: Int64(inside + i * 4)))
+            }
+        }
+    }
+
+    // MARK: Unwinding
+
+    private mutating func writeUnwind() {
+        var commonOffset: [Int: Int] = [:]
+        for n in moved.functions {
+            guard let frame = c.new.functions[n].frame.map({ c.new.unwind.frames[$0] }) else { continue }
+            let common = c.new.unwind.common[frame.common]
+            if common.personality || frame.lsda != nil {
+                findings.append(
+                    Finding(
+                        "exception-data", newName(n), "it takes part in exception handling, which patched code cannot yet.",
+                        remedy: "Install the fixed package and restart.", verdict: .refuse))
+                continue
+            }
+            // pcrel | sdata4, what gcc and clang write; another encoding would need another relocation.
+            guard common.pointerEncoding == 0x1b, frame.record.count >= 16 else {
+                findings.append(
+                    Finding(
+                        "unwind-encoding", newName(n), "its unwind data uses pointer encoding \(hex(common.pointerEncoding)).",
+                        remedy: "Install the fixed package and restart.", verdict: .refuse))
+                continue
+            }
+            let start: Int
+            if let known = commonOffset[frame.common] {
+                start = known
+            } else {
+                start = contents[.unwind].count
+                commonOffset[frame.common] = start
+                contents[.unwind] += c.new.file.bytes.storage[common.record]
+            }
+            let at = contents[.unwind].count
+            var record = Array(c.new.file.bytes.storage[frame.record])
+            let back = UInt32(at + 4 - start)
+            for k in 0..<4 {
+                record[4 + k] = UInt8(truncatingIfNeeded: back >> UInt32(8 * k))
+                record[8 + k] = 0
+            }
+            contents[.unwind] += record
+            contents.relocations.append(PatchRelocation(.unwind, at: at + 8, .pc32, symbol: functionSymbol(n), addend: 0))
+        }
+    }
+
+    // MARK: Replacements
+
+    private mutating func writeReplacements() {
+        for n in moved.functions {
+            let f = c.new.functions[n], o = c.match.oldOf[n], isHooked = hooks.hooked.contains(n)
+            let old = o.map { c.old.functions[$0] }
+            let oldCode = old.flatMap { c.old.file.read($0.start, $0.size) } ?? ArraySlice<UInt8>()
+            let site = hooks.sites[n] ?? 0
+            let room = old.flatMap { c.old.file.read($0.start + site, Replacement.siteBytes) } ?? oldCode.dropFirst(site).prefix(Replacement.siteBytes)
+            contents.replacements.append(
+                Replacement(
+                    old: old?.start, oldSize: old?.size ?? 0, newOffset: textOffset[n] ?? 0, newSize: f.size, isHooked: isHooked, siteOffset: site,
+                    oldSiteBytes: Array(room), oldHash: old == nil ? [UInt8](repeating: 0, count: 32) : sha256(oldCode)))
+            contents.manifest.functions.append(
+                ReplacedFunction(
+                    name: newName(n), oldAddress: old?.start.value ?? 0, oldSize: old?.size ?? 0, newSize: f.size, isHooked: isHooked,
+                    why: moved.reasons[n] ?? ""))
+        }
+    }
+}

@@ -1,0 +1,290 @@
+// One linked build as the builder sees it: its functions, decoded, and every place their bytes point to.
+
+import ELF
+import MachineCode
+
+/// A place in a function's code that holds a distance to something outside the function.
+struct Reference: Sendable {
+    enum Kind: Sendable, Equatable {
+        case call, jump, conditionalJump
+        /// `lea`: the address is taken.
+        case address
+        /// The bytes there are read or written.
+        case access(bytes: Int, isWrite: Bool)
+
+        var isBranch: Bool { self == .call || self == .jump || self == .conditionalJump }
+    }
+    /// Index into the function's instructions.
+    var instruction: Int
+    /// Offset and size of the field, from the function's start.
+    var field: Int
+    var fieldSize: Int
+    /// Offset of the instruction's end: distances count from there.
+    var end: Int
+    var target: LinkAddress
+    var kind: Kind
+}
+
+/// One contiguous range of code: a function, a cold part of one, or bytes that no unwind data covers.
+struct CodeFunction: Sendable {
+    var index: Int
+    var start: LinkAddress
+    var size: Int
+    /// Names in symbol tables, sorted; empty in stripped code.
+    var names: [String] = []
+    var isExported = false
+    /// Index into the unwind table; nil for code without unwind data.
+    var frame: Int?
+    var instructions: [Instruction] = []
+    var undecodedAt: Int?
+    var references: [Reference] = []
+    /// The code with every field of `references` zeroed: equal bytes mean equal code.
+    var normalized: [UInt8] = []
+    /// Padding bytes behind the function that belong to nobody.
+    var roomAfter = 0
+
+    var end: LinkAddress { start + size }
+    func contains(_ a: LinkAddress) -> Bool { a >= start && a < end }
+}
+
+/// What an address in the image is.
+enum Place: Hashable, Sendable {
+    case function(Int, offset: Int)
+    /// The PLT entry of a dynamic symbol.
+    case plt(String)
+    /// A GOT slot or another word that the loader fills, by what it will hold.
+    case slot(SlotKey)
+    /// Data in the section with this index.
+    case data(section: Int)
+    case nowhere
+}
+
+/// What the loader puts into a word.
+enum SlotKey: Hashable, Sendable {
+    case symbol(String)
+    case jumpSlot(String)
+    case relative(LinkAddress)
+    case indirect(LinkAddress)
+    case threadOffset(String, Int64)
+    case threadModule(String)
+    case other(UInt32, String, Int64)
+}
+
+struct CodeImage: Sendable {
+    static let functionsMax = 1_000_000
+
+    let file: ELFFile
+    let unwind: UnwindTable
+    /// Sorted by start, not overlapping.
+    private(set) var functions: [CodeFunction] = []
+    /// PLT entry start -> symbol key.
+    private(set) var plt: [LinkAddress: String] = [:]
+    /// Symbol key -> PLT entry.
+    private(set) var pltByKey: [String: LinkAddress] = [:]
+    private(set) var relocationAt: [LinkAddress: Relocation] = [:]
+    /// What a loader-filled word holds -> its first address.
+    private(set) var slotByKey: [SlotKey: LinkAddress] = [:]
+    /// Defined data symbols by key, and by address.
+    private(set) var objectByKey: [String: Symbol] = [:]
+    private(set) var objectAt: [LinkAddress: Symbol] = [:]
+    /// Functions whose address is in data, by relocation.
+    private(set) var pointedTo: Set<LinkAddress> = []
+    private let pltSections: Set<Int>
+    private let gotSections: Set<Int>
+
+    /// Throws the ELF reader's failures, `no-sections`, `position-dependent`, `no-unwind-data`, `limit-exceeded`.
+    init(_ file: ELFFile) throws(Failure) {
+        self.file = file
+        guard file.type == ELFFile.sharedObject else {
+            throw Failure(
+                "position-dependent", "the object is linked at fixed addresses, so its constants cannot be told from its addresses.",
+                at: file.name, remedy: "Position-independent programs and shared libraries can be compared.")
+        }
+        guard file.section(".text") != nil else {
+            throw Failure("no-sections", "the file has no section headers.", at: file.name, remedy: "Use the file as its package ships it.")
+        }
+        unwind = try UnwindTable(file)
+        guard !unwind.frames.isEmpty else {
+            throw Failure(
+                "no-unwind-data", "the file has no unwind data, so its functions cannot be found.", at: file.name,
+                remedy: "Nothing can be proved about such a build; use the fixed package and restart.")
+        }
+        pltSections = Set(file.sections.filter { $0.name.hasPrefix(".plt") && $0.isExecutable }.map(\.index))
+        gotSections = Set(file.sections.filter { $0.name.hasPrefix(".got") }.map(\.index))
+        for r in file.relocations { relocationAt[r.address] = r }
+        for r in file.relocations { if let key = key(of: r), slotByKey[key] == nil || isGOT(r.address) { slotByKey[key] = r.address } }
+        for s in file.dynamicSymbols + file.symbols where s.isDefined && s.kind == .object && s.section != Symbol.absolute {
+            if objectByKey[s.name] == nil { objectByKey[s.name] = s }
+            if objectAt[s.value].map({ $0.size < s.size }) ?? true { objectAt[s.value] = s }
+        }
+        readPLT()
+        try findFunctions()
+        for i in functions.indices { decodeFunction(i) }
+        for r in file.relocations {
+            if r.type == Relocation.relative || r.type == Relocation.irelative { pointedTo.insert(LinkAddress(UInt64(bitPattern: r.addend))) }
+            if r.type == Relocation.abs64, r.symbol < file.dynamicSymbols.count {
+                pointedTo.insert(file.dynamicSymbols[r.symbol].value + Int(truncatingIfNeeded: r.addend))
+            }
+        }
+    }
+
+    // MARK: Looking things up
+
+    /// The function that holds `a`, by binary search.
+    func function(at a: LinkAddress) -> Int? {
+        var low = 0, high = functions.count
+        while low < high {
+            let middle = (low + high) / 2
+            if functions[middle].start <= a { low = middle + 1 } else { high = middle }
+        }
+        guard low > 0, functions[low - 1].contains(a) else { return nil }
+        return low - 1
+    }
+
+    func isGOT(_ a: LinkAddress) -> Bool { file.section(at: a).map { gotSections.contains($0.index) } ?? false }
+
+    func place(_ a: LinkAddress) -> Place {
+        if let f = function(at: a) { return .function(f, offset: a - functions[f].start) }
+        guard let section = file.section(at: a) else { return .nowhere }
+        if pltSections.contains(section.index) { return plt[a].map(Place.plt) ?? .nowhere }
+        if gotSections.contains(section.index) {
+            guard let r = relocationAt[a], let key = key(of: r) else { return .data(section: section.index) }
+            return .slot(key)
+        }
+        return section.isExecutable ? .nowhere : .data(section: section.index)
+    }
+
+    /// A dynamic symbol's name as it is the same in two builds.
+    func symbolKey(_ index: Int) -> String {
+        index > 0 && index < file.dynamicSymbols.count ? file.dynamicSymbols[index].key : ""
+    }
+
+    func key(of r: Relocation) -> SlotKey? {
+        let symbol = symbolKey(r.symbol)
+        switch r.type {
+        case Relocation.globDat: return .symbol(symbol)
+        case Relocation.jumpSlot: return .jumpSlot(symbol)
+        case Relocation.relative: return .relative(LinkAddress(UInt64(bitPattern: r.addend)))
+        case Relocation.irelative: return .indirect(LinkAddress(UInt64(bitPattern: r.addend)))
+        case Relocation.tpoff64: return .threadOffset(symbol, r.addend)
+        case Relocation.dtpmod64: return .threadModule(symbol)
+        default: return .other(r.type, symbol, r.addend)
+        }
+    }
+
+    /// A name for people: the symbol, or the address.
+    func name(_ index: Int) -> String { functions[index].names.first ?? "fn_" + String(functions[index].start.value, radix: 16) }
+
+    // MARK: Building
+
+    private mutating func readPLT() {
+        for index in pltSections {
+            let section = file.sections[index]
+            let entry = section.entrySize > 0 ? section.entrySize : (section.name == ".plt.got" ? 8 : 16)
+            for i in decode(file.contents(section)).instructions where i.flow == .jump && i.isIndirect {
+                guard let field = i.ripRelative else { continue }
+                let slot = section.address + (i.end + field.distance)
+                guard let r = relocationAt[slot] else { continue }
+                let start = section.address + (i.offset / entry * entry)
+                // IFUNC entries have no symbol: their resolver is their name.
+                let key = r.type == Relocation.irelative ? "*\(hex(UInt64(bitPattern: r.addend)))" : symbolKey(r.symbol)
+                guard !key.isEmpty else { continue }
+                plt[start] = key
+                if pltByKey[key] == nil || section.name != ".plt" { pltByKey[key] = start }
+            }
+        }
+    }
+
+    private mutating func findFunctions() throws(Failure) {
+        let code = file.sections.filter { $0.isExecutable && $0.isAllocated && $0.hasBytes && !pltSections.contains($0.index) }
+        func inCode(_ a: LinkAddress, _ size: Int) -> Bool { code.contains { $0.contains(a) && size > 0 && size <= $0.end - a } }
+        var ranges: [LinkAddress: (size: Int, frame: Int?)] = [:]
+        for (i, f) in unwind.frames.enumerated() where inCode(f.start, f.size) && ranges[f.start] == nil { ranges[f.start] = (f.size, i) }
+        var names: [LinkAddress: Set<String>] = [:]
+        var exported: Set<LinkAddress> = []
+        for s in file.dynamicSymbols + file.symbols where s.isDefined && s.isFunction && s.section < Symbol.absolute {
+            names[s.value, default: []].insert(s.name)
+            if inCode(s.value, s.size), ranges[s.value] == nil { ranges[s.value] = (s.size, nil) }
+        }
+        for s in file.dynamicSymbols where s.isDefined && s.isFunction { exported.insert(s.value) }
+        guard ranges.count <= Self.functionsMax else { throw Failure("limit-exceeded", "more than \(Self.functionsMax) functions.", at: file.name) }
+
+        for section in code {
+            let contents = file.contents(section)
+            var at = section.address
+            func bytes(_ range: Range<LinkAddress>) -> ArraySlice<UInt8> {
+                let low = contents.startIndex + (range.lowerBound - section.address)
+                return contents[low..<low + (range.upperBound - range.lowerBound)]
+            }
+            func addGap(to end: LinkAddress) -> Int {
+                guard at < end else { return 0 }
+                let gap = bytes(at..<end)
+                let leading = paddingLength(gap)
+                if leading == gap.count { return leading }
+                let start = at + leading
+                functions.append(CodeFunction(index: 0, start: start, size: end - start))
+                return leading
+            }
+            for (start, range) in ranges.filter({ section.contains($0.key) }).sorted(by: { $0.key < $1.key }) {
+                guard start >= at else { continue }
+                let before = functions.count
+                let room = addGap(to: start)
+                let owner = functions.count > before ? functions.count - 2 : functions.count - 1
+                if owner >= 0, functions[owner].end == at { functions[owner].roomAfter = room }
+                functions.append(CodeFunction(index: 0, start: start, size: range.size, frame: range.frame))
+                at = start + range.size
+            }
+            let before = functions.count
+            let room = addGap(to: section.end)
+            let owner = functions.count > before ? functions.count - 2 : functions.count - 1
+            if owner >= 0, functions[owner].end == at { functions[owner].roomAfter = room }
+        }
+        functions.sort { $0.start < $1.start }
+        for i in functions.indices {
+            functions[i].index = i
+            functions[i].names = (names[functions[i].start] ?? []).sorted()
+            functions[i].isExported = exported.contains(functions[i].start)
+        }
+    }
+
+    /// Bytes at the start of `gap` that are alignment: NOPs in all their forms, int3, zeros.
+    private func paddingLength(_ gap: ArraySlice<UInt8>) -> Int {
+        var rest = gap
+        while let first = rest.first {
+            if first == 0 || first == 0xcc { rest = rest.dropFirst(); continue }
+            let one = decode(rest.prefix(16)).instructions.first
+            guard let one, one.isPadding else { break }
+            rest = rest.dropFirst(one.length)
+        }
+        return gap.count - rest.count
+    }
+
+    private mutating func decodeFunction(_ index: Int) {
+        var f = functions[index]
+        guard let code = file.read(f.start, f.size) else { return }
+        let decoded = decode(code)
+        f.instructions = decoded.instructions
+        f.undecodedAt = decoded.undecodedAt
+        f.normalized = Array(code)
+        for (n, i) in f.instructions.enumerated() {
+            var field: Instruction.Field?
+            var kind = Reference.Kind.address
+            if let branch = i.branch {
+                let target = i.end + branch.distance
+                if target >= 0, target < f.size { continue }
+                field = branch
+                kind = i.flow == .call ? .call : i.flow == .conditional ? .conditionalJump : .jump
+            } else if let rip = i.ripRelative {
+                field = rip
+                kind = i.takesAddress ? .address : .access(bytes: i.accessBytes, isWrite: i.writesMemory)
+            }
+            guard let field else { continue }
+            let at = i.offset + field.offset
+            f.references.append(
+                Reference(
+                    instruction: n, field: at, fieldSize: field.size, end: i.end, target: f.start + (i.end + field.distance), kind: kind))
+            for k in 0..<field.size where at + k < f.normalized.count { f.normalized[at + k] = 0 }
+        }
+        functions[index] = f
+    }
+}

@@ -1,0 +1,101 @@
+// Compares what data starts as: initial values, and pointers that the loader fills in.
+
+import ELF
+import LivePatch
+
+struct DataComparison {
+    /// Sections whose contents are live state or tables that old code reads.
+    static let sections = [".data", ".data.rel.ro", ".data.rel.ro.local", ".init_array", ".fini_array", ".tdata"]
+
+    /// Offset of the first byte or pointer that differs within `size` bytes; nil when none does.
+    static func firstDifference(_ c: Comparison, _ x: LinkAddress, _ y: LinkAddress, _ size: Int) -> Int? {
+        guard let a = c.old.file.read(x, size), let b = c.new.file.read(y, size) else { return nil }
+        var at = 0
+        while at < size {
+            let r = c.old.relocationAt[x + at], s = c.new.relocationAt[y + at]
+            if r != nil || s != nil {
+                guard let r, let s, samePointer(c, r, s) else { return at }
+                at += 8
+                continue
+            }
+            if a[a.startIndex + at] != b[b.startIndex + at] { return at }
+            at += 1
+        }
+        return nil
+    }
+
+    private static func samePointer(_ c: Comparison, _ r: Relocation, _ s: Relocation) -> Bool {
+        guard r.type == s.type else { return false }
+        switch r.type {
+        case Relocation.relative, Relocation.irelative:
+            return c.corresponds(LinkAddress(UInt64(bitPattern: r.addend)), LinkAddress(UInt64(bitPattern: s.addend)))
+        default: return c.old.symbolKey(r.symbol) == c.new.symbolKey(s.symbol) && r.addend == s.addend
+        }
+    }
+
+    /// Findings about data that starts differently, or that grew without a new object to account for it.
+    static func findings(_ c: Comparison, fresh: [LinkAddress: Int]) -> [Finding] {
+        var result: [Finding] = []
+        for name in sections {
+            guard let b = c.new.file.section(name) else {
+                if let a = c.old.file.section(name), a.size > 0 { result.append(changed(name, "the section is gone")) }
+                continue
+            }
+            guard let a = c.old.file.section(name) else {
+                let accounted = fresh.keys.contains { b.contains($0) }
+                if b.size > 0, !accounted { result.append(changed(name, "only the new build has this section")) }
+                continue
+            }
+            if let difference = compare(c, a, b, fresh) { result.append(difference) }
+        }
+        for name in [".data", ".bss"] {
+            guard let b = c.new.file.section(name) else { continue }
+            let grown = b.size - (c.old.file.section(name)?.size ?? 0)
+            let accounted = fresh.filter { b.contains($0.key) }.reduce(0) { $0 + $1.value }
+            if grown > accounted + (accounted > 0 ? 64 : 0) {
+                result.append(
+                    Finding(
+                        "data-grew", name, "\(name) grew by \(grown) bytes and new objects account for \(accounted).",
+                        remedy: "An object changed its layout: debug information of both builds would show which.", verdict: .refuse))
+            }
+        }
+        let t = c.old.file.segments.first { $0.type == Segment.tls }, u = c.new.file.segments.first { $0.type == Segment.tls }
+        if t?.memorySize != u?.memorySize || t?.fileSize != u?.fileSize {
+            result.append(
+                Finding(
+                    "tls-changed", "thread-local storage", "the thread-local template changed its size.",
+                    remedy: "Running threads keep the old one: restart.", verdict: .refuse))
+        }
+        return result
+    }
+
+    private static func changed(_ name: String, _ sentence: String) -> Finding {
+        Finding(
+            name.hasPrefix(".init") || name.hasPrefix(".fini") ? "startup-changed" : "initial-data-changed", name, sentence + ".",
+            remedy: "Live data keeps the old values: restart, or settle by hand that they do not matter.", verdict: .refuse)
+    }
+
+    private static func compare(_ c: Comparison, _ a: Section, _ b: Section, _ fresh: [LinkAddress: Int]) -> Finding? {
+        if a.size == b.size {
+            guard let at = firstDifference(c, a.address, b.address, a.size) else { return nil }
+            return changed(a.name, "initial data at \(a.name)+\(hex(at))\(objectName(c, b.address + at)) differs")
+        }
+        // The common start and end; what is left of the old section between them has changed.
+        let common = min(a.size, b.size)
+        let head = (firstDifference(c, a.address, b.address, common) ?? common) & ~7
+        var tail = 0
+        while tail + 8 <= common - head, firstDifference(c, a.end + -(tail + 8), b.end + -(tail + 8), 8) == nil { tail += 8 }
+        if a.size - head - tail > 0 {
+            return changed(a.name, "initial data at \(a.name)+\(hex(head))\(objectName(c, b.address + head)) differs")
+        }
+        // Only additions: they must be objects that the patch brings along, or nobody old can reach.
+        let added = b.address + head..<b.address + (b.size - tail)
+        if fresh.keys.contains(where: { added.contains($0) }) { return nil }
+        return changed(a.name, "\(b.size - a.size) bytes were added at \(a.name)+\(hex(head))")
+    }
+
+    private static func objectName(_ c: Comparison, _ a: LinkAddress) -> String {
+        for s in c.new.objectAt.values where a >= s.value && a < s.value + s.size { return " (\(s.name))" }
+        return ""
+    }
+}

@@ -1,0 +1,88 @@
+// Decides where the patch is entered: at the old functions that anything outside the patch can still reach.
+
+import ELF
+import LivePatch
+import MachineCode
+
+struct Hooks {
+    /// New indices of hooked functions.
+    private(set) var hooked: Set<Int> = []
+    private(set) var sites: [Int: Int] = [:]
+    private(set) var findings: [Finding] = []
+
+    init(_ c: Comparison, _ moved: MovedCode) {
+        let entered = Self.enteredFromOutside(c, moved)
+        let oldTaken = Self.addressTaken(c.old)
+        let before = Signature(c.old), after = Signature(c.new)
+        for n in moved.functions {
+            guard let o = c.match.oldOf[n], case .changed = c.relation[n] else { continue }
+            let a = c.old.functions[o], name = c.new.name(n)
+            let taken = oldTaken.contains(o)
+            guard a.isExported || !a.names.isEmpty && c.match.basis[n] == .name || entered[o] != nil || taken else { continue }
+            hooked.insert(n)
+            guard c.match.basis[n].map({ $0 <= .references }) ?? false else {
+                findings.append(
+                    Finding(
+                        "unconfirmed-function", name, "it is known to be \(c.old.name(o)) of the old build only by \(c.match.basis[n] == .order ? "its place" : "likeness").",
+                        remedy: "A build with symbols.", verdict: .refuse))
+                continue
+            }
+            if a.frame == nil, a.names.isEmpty {
+                findings.append(
+                    Finding(
+                        "uncovered-code", name, "it changed, and no unwind data covers it.", remedy: "Install the fixed package and restart.",
+                        verdict: .refuse))
+            }
+            switch PatchSite.find(in: a.instructions, size: a.size, roomAfter: a.roomAfter) {
+            case .at(let offset): sites[n] = offset
+            case .tooShort:
+                findings.append(
+                    Finding("function-too-short", name, "it is \(a.size) bytes long: no room for a jump.", remedy: "Install the fixed package and restart.", verdict: .refuse))
+            case .branchesInto(let offset):
+                findings.append(
+                    Finding("site-branched-into", name, "the branch at +\(hex(offset)) goes into the bytes the jump would take.", remedy: "Install the fixed package and restart.", verdict: .refuse))
+            }
+            // Who calls through a pointer passes what the type of the pointer says; old objects hold such pointers.
+            if taken, before.arguments(o) != after.arguments(n) {
+                let dropped = before.arguments(o) & ~after.arguments(n)
+                findings.append(
+                    Finding(
+                        "signature-changed", name,
+                        "it is called through pointers, and the arguments it reads changed from \(Signature.names(before.arguments(o))) to \(Signature.names(after.arguments(n))).",
+                        remedy: "Check in the source that its type is the same in both versions.",
+                        verdict: dropped == 0 ? .review : .refuse))
+            }
+        }
+        for f in c.old.functions where c.match.newOf[f.index] == nil && (oldTaken.contains(f.index) || f.isExported) {
+            findings.append(
+                Finding(
+                    "removed-function", c.old.name(f.index), "the new build has no such function, and something outside the patch may still call it.",
+                    remedy: "Install the fixed package and restart.", verdict: .refuse))
+        }
+    }
+
+    /// Old functions that some old function outside the patch calls or jumps to, with one such caller.
+    private static func enteredFromOutside(_ c: Comparison, _ moved: MovedCode) -> [Int: Int] {
+        var result: [Int: Int] = [:]
+        for f in c.old.functions {
+            if let n = c.match.newOf[f.index] {
+                guard !moved.contains(n) else { continue }
+            } else {
+                // Gone from the new build: nothing kept calls it, so it never runs again.
+                continue
+            }
+            for r in f.references where r.kind.isBranch { if let g = c.old.function(at: r.target), g != f.index { result[g] = f.index } }
+        }
+        return result
+    }
+
+    /// Functions whose address is in data, in the GOT, or taken by code.
+    static func addressTaken(_ image: CodeImage) -> Set<Int> {
+        var result: Set<Int> = []
+        func take(_ a: LinkAddress) { if let g = image.function(at: a), image.functions[g].start == a { result.insert(g) } }
+        for a in image.pointedTo { take(a) }
+        for f in image.functions { for r in f.references where r.kind == .address { take(r.target) } }
+        take(image.file.entry)
+        return result
+    }
+}

@@ -1,0 +1,69 @@
+// Which address of the old build a data address of the new build corresponds to, and on what evidence.
+
+import ELF
+
+/// How a reference's target in the old build was found. Raw values appear in manifests.
+enum Evidence: String, Sendable {
+    case code = "matched code"
+    case plt = "PLT entry of the same symbol"
+    case got = "GOT slot of the same symbol"
+    case symbol = "data symbol"
+    case votes = "votes of unchanged functions"
+    case relocation = "relocation in corresponding data"
+    case content = "same read-only content"
+    case interval = "same read-only content between proved neighbours"
+    case copied = "new read-only data"
+    case table = "jump table"
+    case fresh = "new writable data"
+    case moved = "code of the patch"
+}
+
+/// Votes of unchanged code about where data went, new address -> old address -> functions that say so.
+struct AddressMap: Sendable {
+    private(set) var votes: [LinkAddress: [LinkAddress: Set<Int>]] = [:]
+    /// Old addresses that somebody mapped a new one to.
+    private(set) var mappedOld: Set<LinkAddress> = []
+    /// Unanimously voted new addresses, sorted, with their old address: neighbours for interpolation.
+    private(set) var agreed: [(new: LinkAddress, old: LinkAddress)] = []
+    private(set) var relocated: [LinkAddress: LinkAddress] = [:]
+
+    mutating func vote(_ new: LinkAddress, is old: LinkAddress, by function: Int) {
+        votes[new, default: [:]][old, default: []].insert(function)
+    }
+
+    mutating func prove(_ new: LinkAddress, is old: LinkAddress) { relocated[new] = old }
+
+    mutating func close() {
+        agreed = votes.compactMap { new, candidates in candidates.count == 1 ? candidates.first.map { (new, $0.key) } : nil }
+            .sorted { $0.new < $1.new }
+        mappedOld = Set(votes.values.flatMap(\.keys)).union(relocated.values)
+    }
+
+    enum Answer: Equatable {
+        case one(LinkAddress, functions: Int)
+        case conflict([LinkAddress])
+        case none
+    }
+
+    func answer(_ new: LinkAddress) -> Answer {
+        guard let candidates = votes[new], let best = candidates.max(by: { ($0.value.count, $1.key) < ($1.value.count, $0.key) }) else {
+            return .none
+        }
+        return candidates.count == 1 ? .one(best.key, functions: best.value.count) : .conflict(candidates.keys.sorted())
+    }
+
+    /// The old address with the most votes, whatever speaks against it.
+    func majority(_ new: LinkAddress) -> LinkAddress? {
+        votes[new]?.max { ($0.value.count, $1.key) < ($1.value.count, $0.key) }?.key
+    }
+
+    /// The agreed neighbours on both sides of `new`.
+    func neighbours(_ new: LinkAddress) -> (below: (new: LinkAddress, old: LinkAddress)?, above: (new: LinkAddress, old: LinkAddress)?) {
+        var low = 0, high = agreed.count
+        while low < high {
+            let middle = (low + high) / 2
+            if agreed[middle].new <= new { low = middle + 1 } else { high = middle }
+        }
+        return (low > 0 ? agreed[low - 1] : nil, low < agreed.count ? agreed[low] : nil)
+    }
+}

@@ -1,0 +1,260 @@
+// Finds for every reference of moved code what it must point to in a running process: code and data that are there
+// already, or parts that the patch brings along. What cannot be proved becomes a finding, never a guess.
+
+import ELF
+import LivePatch
+import MachineCode
+
+/// Where a reference of moved code goes.
+enum Destination: Hashable, Sendable {
+    /// A link address of the old build, with a name for people.
+    case old(LinkAddress, String)
+    /// A moved function, by new index, and the offset into it.
+    case moved(Int, offset: Int)
+    /// Bytes of the new build's read-only data, copied.
+    case copy(LinkAddress, size: Int)
+    case table(LinkAddress)
+    /// New writable data: address in the new build and size.
+    case fresh(LinkAddress, size: Int)
+    /// A jump through the old build's GOT slot, for imports without a PLT entry.
+    case thunk(slot: LinkAddress, String)
+}
+
+struct Resolved: Sendable {
+    var reference: Reference
+    var destination: Destination
+    /// Bytes from the destination to the actual target (a reference into the middle of something).
+    var offset: Int
+    var evidence: Evidence
+}
+
+struct Resolver {
+    /// Copied objects of unknown end stop here.
+    static let copyMax = 1 << 20
+
+    let c: Comparison
+    let moved: MovedCode
+    private(set) var findings: [Finding] = []
+    private(set) var freshAddresses: [LinkAddress: Int] = [:]
+    private var oldContent: [ArraySlice<UInt8>: LinkAddress?] = [:]
+
+    init(_ c: Comparison, _ moved: MovedCode) {
+        self.c = c
+        self.moved = moved
+    }
+
+    mutating func resolve(_ n: Int) -> [Resolved] {
+        let f = c.new.functions[n]
+        var result: [Resolved] = []
+        for r in f.references {
+            guard let (destination, offset, evidence) = resolve(r, in: n) else { continue }
+            if r.fieldSize != 4 {
+                refuse("short-branch", n, "a one-byte branch leaves the function.", "Nothing: the code cannot be moved as it is.")
+                continue
+            }
+            result.append(Resolved(reference: r, destination: destination, offset: offset, evidence: evidence))
+        }
+        return result
+    }
+
+    mutating func note(_ finding: Finding) { if !findings.contains(finding) { findings.append(finding) } }
+
+    mutating func refuse(_ code: String, _ n: Int, _ sentence: String, _ remedy: String) {
+        note(Finding(code, c.new.name(n), sentence, remedy: remedy, verdict: .refuse))
+    }
+
+    private typealias Answer = (Destination, Int, Evidence)
+
+    private mutating func resolve(_ r: Reference, in n: Int) -> Answer? {
+        switch c.new.place(r.target) {
+        case .function(let g, let offset): return resolveCode(r, g, offset, n)
+        case .plt(let key): return resolvePLT(key, n)
+        case .slot(let key): return resolveSlot(key, r, n)
+        case .data: return resolveData(r, n)
+        case .nowhere:
+            // The end of a section, as in `&__bss_end`: only votes can tell.
+            if case .one(let there, let functions) = c.map.answer(r.target), functions >= 2 { return (.old(there, "data"), 0, .votes) }
+            refuse("unresolved-reference", n, "it refers to \(r.target), which is no function and no data.", "A build with symbols.")
+            return nil
+        }
+    }
+
+    private mutating func resolveCode(_ r: Reference, _ g: Int, _ offset: Int, _ n: Int) -> Answer? {
+        let name = c.new.name(g)
+        if moved.contains(g) {
+            // A function pointer keeps the old address: old and new code must agree on who it is.
+            if r.kind == .address, offset == 0, let o = c.match.oldOf[g] {
+                return (.old(c.old.functions[o].start, c.old.name(o)), 0, .code)
+            }
+            return (.moved(g, offset: offset), 0, .moved)
+        }
+        guard let o = c.match.oldOf[g] else {
+            refuse("unresolved-reference", n, "it goes to \(name), which the old build does not have.", "Report this: the function should be in the patch.")
+            return nil
+        }
+        guard c.match.basis[g] != .similarity else {
+            refuse("unconfirmed-function", n, "it goes to \(name), known only by likeness.", "A build with symbols.")
+            return nil
+        }
+        return (.old(c.old.functions[o].start, c.old.name(o)), offset, .code)
+    }
+
+    private mutating func resolvePLT(_ key: String, _ n: Int) -> Answer? {
+        if let there = c.old.pltByKey[key] { return (.old(there, key + "@plt"), 0, .plt) }
+        if key.hasPrefix("*0x"), let x = UInt64(key.dropFirst(3), radix: 16), let g = c.new.function(at: LinkAddress(x)),
+            let o = c.match.oldOf[g], let there = c.old.pltByKey["*\(hex(c.old.functions[o].start.value))"]
+        {
+            return (.old(there, c.old.name(o) + "@plt"), 0, .plt)
+        }
+        if let slot = c.old.slotByKey[.symbol(key)] ?? c.old.slotByKey[.jumpSlot(key)] { return (.thunk(slot: slot, key), 0, .got) }
+        refuse(
+            "new-import", n, "it calls \(key), which the old build does not import.",
+            "Not supported yet: install the fixed package and restart.")
+        return nil
+    }
+
+    private mutating func resolveSlot(_ key: SlotKey, _ r: Reference, _ n: Int) -> Answer? {
+        switch key {
+        case .relative(let target), .indirect(let target):
+            let slots = c.old.slotByKey
+            if let g = c.new.function(at: target), let o = c.match.oldOf[g], c.new.functions[g].start == target {
+                let start = c.old.functions[o].start
+                if let slot = slots[.relative(start)] ?? slots[.indirect(start)], c.old.isGOT(slot) { return (.old(slot, "got"), 0, .got) }
+            } else if let there = c.provedOld(target), let slot = slots[.relative(there)], c.old.isGOT(slot) {
+                return (.old(slot, "got"), 0, .got)
+            }
+        case .threadOffset, .threadModule, .other:
+            if sameTLS, let slot = c.old.slotByKey[key], c.old.isGOT(slot) { return (.old(slot, "got"), 0, .got) }
+        case .symbol(let symbol):
+            if let slot = c.old.slotByKey[key] { return (.old(slot, "got." + symbol), 0, .got) }
+            // A lazily bound slot is right for calls through it, not for taking the address.
+            let flow = c.new.functions[n].instructions[r.instruction].flow
+            if flow == .call || flow == .jump, let slot = c.old.slotByKey[.jumpSlot(symbol)] { return (.old(slot, "got." + symbol), 0, .got) }
+        case .jumpSlot(let symbol):
+            if let slot = c.old.slotByKey[key] ?? c.old.slotByKey[.symbol(symbol)] { return (.old(slot, "got." + symbol), 0, .got) }
+        }
+        refuse(
+            "new-import", n, "it uses \(describe(key)), for which the old build has no slot.",
+            "Not supported yet: install the fixed package and restart.")
+        return nil
+    }
+
+    private func describe(_ key: SlotKey) -> String {
+        switch key {
+        case .symbol(let s), .jumpSlot(let s), .threadModule(let s): "the symbol \(s)"
+        case .relative(let a), .indirect(let a): "the address \(a)"
+        case .threadOffset(let s, let n): "thread-local \(s.isEmpty ? hex(n) : s)"
+        case .other(let type, let s, _): "relocation type \(type) of \(s)"
+        }
+    }
+
+    private var sameTLS: Bool {
+        let a = c.old.file.segments.first { $0.type == Segment.tls }, b = c.new.file.segments.first { $0.type == Segment.tls }
+        return a?.memorySize == b?.memorySize && a?.fileSize == b?.fileSize
+    }
+
+    // MARK: Data
+
+    private mutating func resolveData(_ r: Reference, _ n: Int) -> Answer? {
+        guard let section = c.new.file.section(at: r.target) else { return nil }
+        if section.isWritable { return resolveWritable(r, section, n) }
+        if c.newData.tables[r.target] != nil, c.new.functions[n].instructions[r.instruction].takesAddress {
+            return (.table(r.target), 0, .table)
+        }
+        return resolveReadOnly(r, section, n)
+    }
+
+    private mutating func resolveWritable(_ r: Reference, _ section: Section, _ n: Int) -> Answer? {
+        let a = r.target
+        if let there = c.oldBySymbol(a) { return (.old(there, c.new.objectAt[a]?.name ?? "data"), 0, .symbol) }
+        switch c.map.answer(a) {
+        case .one(let there, let functions) where functions >= 2: return (.old(there, "data"), 0, .votes)
+        case .conflict:
+            refuse(
+                "conflicting-votes", n, "unchanged code disagrees about which old data \(a) is.",
+                "A build with symbols or debug information.")
+            return nil
+        default: break
+        }
+        if let there = c.provedOld(a) { return (.old(there, "data"), 0, .relocation) }
+        // Relocated read-only data cannot hold state, so one vote is enough where every word corresponds.
+        if section.name == ".data.rel.ro", case .one(let there, _) = c.map.answer(a), sameRelocated(there, a, section) {
+            return (.old(there, "data"), 0, .votes)
+        }
+        if let size = freshSize(a, section) {
+            freshAddresses[a] = size
+            return (.fresh(a, size: size), 0, .fresh)
+        }
+        let voters = c.map.votes[a].map { " (\($0.values.map(\.count).max() ?? 0) unchanged function refers to it)" } ?? ""
+        refuse(
+            "unproved-data", n, "it refers to data at \(section.name)+\(hex(a - section.address)); what that is in the old build is not proved\(voters).",
+            "A build with symbols or debug information.")
+        return nil
+    }
+
+    /// True when each word up to the next thing anybody refers to is the same, pointers by what they point to.
+    private func sameRelocated(_ x: LinkAddress, _ y: LinkAddress, _ section: Section) -> Bool {
+        guard c.old.file.section(at: x)?.name == section.name else { return false }
+        let size = min(c.newData.next(after: y, in: c.new) - y, c.oldData.next(after: x, in: c.old) - x)
+        return size > 0 && DataComparison.firstDifference(c, x, y, size) == nil
+    }
+
+    /// Size of an object that only the new build has: the data around it moved apart by at least as much, and nothing in
+    /// the old build lies where it could have been.
+    private func freshSize(_ a: LinkAddress, _ section: Section) -> Int? {
+        guard c.map.votes[a] == nil, let there = c.old.file.section(section.name) else { return nil }
+        // Nobody unchanged may refer to it.
+        let (below, above) = c.map.neighbours(a)
+        let low = below.flatMap { section.contains($0.new) && there.contains($0.old) ? $0 : nil }
+        let high = above.flatMap { section.contains($0.new) && there.contains($0.old) ? $0 : nil }
+        let lowNew = low?.new ?? section.address, lowOld = low?.old ?? there.address
+        let highNew = high?.new ?? section.end, highOld = high?.old ?? there.end
+        let growth = (highNew - lowNew) - (highOld - lowOld)
+        let size = c.newData.next(after: a, in: c.new) - a
+        guard growth > 0, size > 0, size <= growth + 32 else { return nil }
+        // An old address between the neighbours that nothing maps to could be the same object, changed.
+        let strangers = c.oldData.seams.contains { $0 > lowOld && $0 < highOld && !c.map.mappedOld.contains($0) }
+        return strangers ? nil : size
+    }
+
+    private mutating func resolveReadOnly(_ r: Reference, _ section: Section, _ n: Int) -> Answer? {
+        let a = r.target
+        if let there = c.oldBySymbol(a), c.sameReadOnly(there, a) { return (.old(there, c.new.objectAt[a]?.name ?? "data"), 0, .symbol) }
+        if case .one(let there, _) = c.map.answer(a), c.sameReadOnly(there, a) { return (.old(there, "data"), 0, .votes) }
+        let size = extent(r)
+        guard let bytes = c.new.file.read(a, size) else {
+            refuse("unresolved-reference", n, "read-only data at \(a) is not in the file.", "The file as its package ships it.")
+            return nil
+        }
+        let (below, above) = c.map.neighbours(a)
+        if let below, let above, below.new - below.old == above.new - above.old {
+            let there = a + (below.old - below.new)
+            if c.old.file.section(at: there)?.name == section.name, c.old.file.read(there, size) == bytes { return (.old(there, "data"), 0, .interval) }
+        }
+        if size >= 4, let there = sameContent(bytes, section.name) { return (.old(there, "data"), 0, .content) }
+        guard size <= Self.copyMax else {
+            refuse("unresolved-reference", n, "new read-only data at \(a) is larger than \(Self.copyMax) bytes.", "Nothing: restart.")
+            return nil
+        }
+        return (.copy(a, size: size), 0, .copied)
+    }
+
+    /// How many bytes the reference may reach: the access itself, or up to the next thing that anybody refers to.
+    private func extent(_ r: Reference) -> Int {
+        let room = c.newData.next(after: r.target, in: c.new) - r.target
+        if case .access(let bytes, _) = r.kind, bytes > 0 { return max(bytes, 1) }
+        return max(room, 1)
+    }
+
+    /// The one place in the old section that holds exactly these bytes where something begins; nil when there are more.
+    private mutating func sameContent(_ bytes: ArraySlice<UInt8>, _ name: String) -> LinkAddress? {
+        guard let section = c.old.file.section(name), !section.isWritable else { return nil }
+        var found: LinkAddress?
+        for seam in c.oldData.seams where section.contains(seam) {
+            guard c.old.file.read(seam, bytes.count) == bytes else { continue }
+            if found != nil { return nil }
+            found = seam
+        }
+        return found
+    }
+}

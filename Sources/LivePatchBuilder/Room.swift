@@ -1,1 +1,0 @@
-// Room LivePatchBuilder: see docs/ARCHITECTURE.md.
