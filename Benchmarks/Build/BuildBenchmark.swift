@@ -13,7 +13,7 @@ struct BuildBenchmark {
         var rounds = 3
         var isVerbose = false
         var output: String?
-        while let option = words.first, option.hasPrefix("--") {
+        while let option = words.first, option.hasPrefix("-") {
             words.removeFirst()
             switch option {
             case "--rounds": rounds = words.first.flatMap { Int($0) } ?? rounds; words = Array(words.dropFirst())

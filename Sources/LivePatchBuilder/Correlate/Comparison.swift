@@ -38,7 +38,7 @@ struct Comparison: Sendable {
         oldData = DataLayout(old)
         newData = DataLayout(new)
         match = Correlation(old, new)
-        let lines = LineNumbers(new)
+        var lines = LineNumbers(new)
         relation = []
         for g in new.functions {
             guard let o = match.oldOf[g.index] else {
@@ -52,6 +52,9 @@ struct Comparison: Sendable {
             } else {
                 relation.append(.changed(Self.describe(old.functions[o], g)))
             }
+        }
+        for g in new.functions where !relation[g.index].isKept {
+            if let o = match.oldOf[g.index], lines.explainDifference(old.functions[o], g) { relation[g.index] = .linesOnly }
         }
         // A function that turns out to refer elsewhere loses its votes, which may settle or unsettle others.
         for _ in 0..<8 {

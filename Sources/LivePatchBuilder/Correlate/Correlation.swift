@@ -38,6 +38,7 @@ struct Correlation: Sendable {
         repeat { matchReferences() } while alignGaps(bySimilarity: true)
         matchPointerTables()
         matchReferences()
+        confirm()
     }
 
     private mutating func match(_ o: Int, _ n: Int, _ b: Basis) {
@@ -118,6 +119,11 @@ struct Correlation: Sendable {
 
     /// Tables of function pointers keep their order: an unmatched pointer between matched neighbours is the same one.
     private mutating func matchPointerTables() {
+        for (o, n) in pointerPairs() where newOf[o] == nil && oldOf[n] == nil && similarity(o, n) >= 0.3 { match(o, n, .references) }
+    }
+
+    /// Function pointers in data that stand at the same place between pointers known to be the same.
+    private func pointerPairs() -> [(Int, Int)] {
         func pointers(_ image: CodeImage) -> [(address: LinkAddress, function: Int)] {
             image.file.relocations.filter { $0.type == Relocation.relative }.compactMap { r in
                 let target = LinkAddress(UInt64(bitPattern: r.addend))
@@ -125,18 +131,24 @@ struct Correlation: Sendable {
                 return (r.address, f)
             }.sorted { $0.address < $1.address }
         }
+        // Only sure matches are anchors.
+        func sure(_ n: Int?) -> Int? { n.flatMap { basis[$0].map { $0 <= .references } ?? false ? $0 : nil } }
         let a = pointers(old), b = pointers(new)
-        let tokensA = a.map { newOf[$0.function] ?? -1 }, tokensB = b.map { oldOf[$0.function] == nil ? -2 : $0.function }
+        let tokensA = a.map { sure(newOf[$0.function]) ?? -1 }, tokensB = b.map { sure($0.function) ?? -2 }
+        var result: [(Int, Int)] = []
         var last = (-1, -1)
         for (i, j) in Alignment.pairs(tokensA, tokensB) + [(a.count, b.count)] {
-            if i - last.0 == j - last.1 {
-                for k in 1..<max(1, i - last.0) where a[last.0 + k].function < newOf.count {
-                    let o = a[last.0 + k].function, n = b[last.1 + k].function
-                    if similarity(o, n) >= 0.3 { match(o, n, .references) }
+            // The same distance from the anchor in bytes, not only in number: the same slots of the same table.
+            if i - last.0 == j - last.1, i - last.0 > 1 {
+                for k in 1..<i - last.0 {
+                    let p = a[last.0 + k], q = b[last.1 + k]
+                    let anchor = last.0 >= 0 ? (a[last.0].address, b[last.1].address) : (i < a.count ? (a[i].address, b[j].address) : nil)
+                    if let anchor, p.address - anchor.0 == q.address - anchor.1 { result.append((p.function, q.function)) }
                 }
             }
             last = (i, j)
         }
+        return result
     }
 
     private mutating func similarity(_ o: Int, _ n: Int) -> Double {
@@ -145,6 +157,26 @@ struct Correlation: Sendable {
         oldProfiles[o] = a
         newProfiles[n] = b
         return a.similarity(b)
+    }
+
+    /// A match by place or likeness that unchanged callers, or a table of pointers, bear out rests on them from now on;
+    /// one that they contradict stays unconfirmed.
+    private mutating func confirm() {
+        var votes: [Int: [Int: Int]] = [:]
+        for n in oldOf.indices {
+            guard let o = oldOf[n], isSameCode(o, n), let b = basis[n], b <= .references else { continue }
+            for (a, b) in zip(old.functions[o].references, new.functions[n].references) {
+                guard let f = old.function(at: a.target), let g = new.function(at: b.target), old.functions[f].start == a.target,
+                    new.functions[g].start == b.target
+                else { continue }
+                votes[g, default: [:]][f, default: 0] += 1
+            }
+        }
+        for (f, g) in pointerPairs() { votes[g, default: [:]][f, default: 0] += 1 }
+        for n in oldOf.indices {
+            guard let o = oldOf[n], let b = basis[n], b > .references, let v = votes[n], v.count == 1, v[o] != nil else { continue }
+            basis[n] = .references
+        }
     }
 
     // MARK: Order

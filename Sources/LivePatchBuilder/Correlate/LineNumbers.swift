@@ -22,13 +22,24 @@ struct LineNumbers: Sendable {
         var register: UInt8
     }
     private struct Sites { var count = 0, values: Set<Int64> = [] }
+    /// A distance by which the lines of several functions moved, and between which old lines that was seen.
+    private struct Shift { var functions = 0, lines: ClosedRange<Int64> }
 
     private let image: CodeImage
+    /// Exported functions: calls to them go through the PLT, and are calls inside the object all the same.
+    private let exported: [String: Int]
     private var sites: [Parameter: Sites] = [:]
+    private var shifts: [Int64: Shift] = [:]
+    /// A shift that so many functions show beyond doubt also explains rarer call sites in their neighbourhood.
+    static let shiftFunctions = 3
+    static let neighbourhood: Int64 = 1000
 
     /// Learns from the new build which parameters hold line numbers.
     init(_ image: CodeImage) {
         self.image = image
+        var exported: [String: Int] = [:]
+        for f in image.functions where f.isExported { for name in f.names { exported[name] = f.index } }
+        self.exported = exported
         for f in image.functions {
             for (n, i) in f.instructions.enumerated() {
                 guard let register = Self.constantArgument(i), let value = i.immediate?.value, let callee = callee(f, after: n, register)
@@ -54,7 +65,9 @@ struct LineNumbers: Sendable {
             if i.flow == .call || (i.flow == .jump && i.branch != nil && !f.contains(f.start + (i.branchTarget ?? 0))) {
                 guard let target = i.branchTarget.map({ f.start + $0 }) else { return nil }
                 switch image.place(target) {
-                case .plt(let key): return .symbol(String(key.prefix { $0 != "@" }))
+                case .plt(let key):
+                    let name = String(key.prefix { $0 != "@" })
+                    return exported[name].map { .function($0) } ?? .symbol(name)
                 case .function(let g, 0): return .function(g)
                 default: return nil
                 }
@@ -65,7 +78,7 @@ struct LineNumbers: Sendable {
         return nil
     }
 
-    private func holdsLines(_ p: Parameter) -> Bool {
+    private func holdsLines(_ p: Parameter, _ old: Int64, _ new: Int64) -> Bool {
         if case .symbol(let name) = p.callee {
             if let registers = Self.known[name] { return registers.contains(p.register) }
             // An import whose parameters are unknown could be an allocator or a limit.
@@ -75,17 +88,21 @@ struct LineNumbers: Sendable {
             if let registers = Self.known[name] { return registers.contains(p.register) }
             if name.lowercased().contains("alloc") { return false }
         }
-        guard let s = sites[p], s.count >= 4 else { return false }
         // Lines differ at nearly every call; sizes, flags and limits recur.
-        return s.values.count * 10 >= s.count * 8
+        guard let s = sites[p], s.values.count * 10 >= s.count * 8 else { return false }
+        if s.count >= 4 { return true }
+        guard let known = shifts[new - old], known.functions >= Self.shiftFunctions else { return false }
+        return old >= known.lines.lowerBound - Self.neighbourhood && old <= known.lines.upperBound + Self.neighbourhood
     }
 
     /// True when the two functions differ in line numbers and in nothing else, all moved by the same number of lines.
-    func explainDifference(_ a: CodeFunction, _ b: CodeFunction) -> Bool {
+    /// What it accepts teaches it which shifts are real, so asking twice can explain more.
+    mutating func explainDifference(_ a: CodeFunction, _ b: CodeFunction) -> Bool {
         guard a.size == b.size, a.instructions.count == b.instructions.count, a.undecodedAt == nil, b.undecodedAt == nil,
             a.references.count == b.references.count
         else { return false }
         var shift: Int64?
+        var lines: [Int64] = []
         var moved: Set<Parameter> = [], stayed: Set<Parameter> = []
         for (n, (i, j)) in zip(a.instructions, b.instructions).enumerated() {
             guard i.offset == j.offset, i.length == j.length else { return false }
@@ -101,13 +118,19 @@ struct LineNumbers: Sendable {
                 if let parameter { stayed.insert(parameter) }
                 continue
             }
-            guard let parameter, holdsLines(parameter), abs(new - old) <= Self.shiftMax, shift ?? (new - old) == new - old else {
+            guard let parameter, holdsLines(parameter, old, new), abs(new - old) <= Self.shiftMax, shift ?? (new - old) == new - old else {
                 return false
             }
             shift = new - old
+            lines.append(old)
             moved.insert(parameter)
         }
         // Lines inside one unchanged body move together: one that stayed says that the others were no lines.
-        return shift != nil && moved.isDisjoint(with: stayed)
+        guard let shift, moved.isDisjoint(with: stayed), let first = lines.min(), let last = lines.max() else { return false }
+        var known = shifts[shift] ?? Shift(lines: first...last)
+        known.functions += 1
+        known.lines = min(first, known.lines.lowerBound)...max(last, known.lines.upperBound)
+        shifts[shift] = known
+        return true
     }
 }

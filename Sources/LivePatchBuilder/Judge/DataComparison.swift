@@ -55,7 +55,7 @@ struct DataComparison {
             if grown > accounted + (accounted > 0 ? 64 : 0) {
                 result.append(
                     Finding(
-                        "data-grew", name, "\(name) grew by \(grown) bytes and new objects account for \(accounted).",
+                        "layout-data-grew", name, "\(name) grew by \(grown) bytes and new objects account for \(accounted).",
                         remedy: "An object changed its layout: debug information of both builds would show which.", verdict: .refuse))
             }
         }

@@ -18,12 +18,17 @@ struct LayoutSignals {
             guard let o = c.match.oldOf[n], case .changed = c.relation[n] else { continue }
             let a = c.old.functions[o], b = c.new.functions[n]
             let pairs = Alignment.pairs(a.instructions.map(shape), b.instructions.map(shape))
+            let before = displacements(a), after = displacements(b)
             var other = a.instructions.count != b.instructions.count || pairs.count != a.instructions.count
             var shifted = 0
             for (i, j) in pairs {
                 let x = a.instructions[i], y = b.instructions[j]
                 if let p = x.memory, let q = y.memory, p.displacement != q.displacement, !isFrame(p), !x.usesSegment {
                     shifted += 1
+                    // Reordered code lines up stores of different fields; a field that moved leaves its old distance for a new one.
+                    guard before[p.displacement, default: 0] > after[p.displacement, default: 0],
+                        after[q.displacement, default: 0] > before[q.displacement, default: 0]
+                    else { continue }
                     shifts[[p.displacement, q.displacement], default: []].insert(n)
                 } else if x.immediate?.value != y.immediate?.value {
                     other = true
@@ -57,6 +62,12 @@ struct LayoutSignals {
                     "unchanged code disagrees about which old data this is (\(conflict.old.map(\.description).joined(separator: ", "))).",
                     remedy: remedy, verdict: .refuse))
         }
+        return result
+    }
+
+    private static func displacements(_ f: CodeFunction) -> [Int: Int] {
+        var result: [Int: Int] = [:]
+        for i in f.instructions { if let m = i.memory, !isFrame(m), !i.usesSegment { result[m.displacement, default: 0] += 1 } }
         return result
     }
 
