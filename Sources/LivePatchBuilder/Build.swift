@@ -70,7 +70,8 @@ public func build(old oldBytes: [UInt8], new newBytes: [UInt8], _ context: Build
 
     let comparison = Comparison(try CodeImage(oldFile), try CodeImage(newFile))
     let moved = MovedCode(comparison)
-    var resolver = Resolver(comparison, moved)
+    let oldTaken = comparison.old.addressTaken()
+    var resolver = Resolver(comparison, moved, oldTaken: oldTaken)
     var resolved: [Int: [Resolved]] = [:]
     for n in moved.functions {
         resolved[n] = resolver.resolve(n)
@@ -78,8 +79,8 @@ public func build(old oldBytes: [UInt8], new newBytes: [UInt8], _ context: Build
             resolver.refuse("undecodable-code", n, "the bytes at +\(hex(at)) are no instruction.", "Install the fixed package and restart.")
         }
     }
-    let hooks = Hooks(comparison, moved)
-    let writer = PatchWriter(comparison, moved, hooks, resolved, manifest: manifest)
+    let hooks = Hooks(comparison, moved, oldTaken: oldTaken)
+    let writer = PatchWriter(comparison, moved, hooks, resolved, oldTaken: oldTaken, manifest: manifest)
 
     var findings = resolver.findings + hooks.findings + writer.findings
     findings += LayoutSignals.findings(comparison, moved)

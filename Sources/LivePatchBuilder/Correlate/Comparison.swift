@@ -174,7 +174,9 @@ struct Comparison: Sendable {
     /// True when an old and a new address stand for the same thing, as far as is known.
     func corresponds(_ x: LinkAddress, _ y: LinkAddress) -> Bool {
         switch (old.place(x), new.place(y)) {
-        case (.function(let f, let i), .function(let g, let j)): return match.newOf[f] == g && (i == j || !relation[g].isKept)
+        case (.function(let f, let i), .function(let g, let j)):
+            // A pointer into the middle of a function (a computed goto) is the same only if the function is.
+            return match.newOf[f] == g && (i == 0 && j == 0 || i == j && relation[g].isKept)
         case (.plt(let a), .plt(let b)): return samePLT(a, b)
         case (.data, .data), (.nowhere, .nowhere), (.data, .nowhere), (.nowhere, .data):
             if let there = oldBySymbol(y) ?? map.majority(y) ?? map.relocated[y] { return there == x }

@@ -11,6 +11,7 @@ struct PatchWriter {
     private let c: Comparison
     private let moved: MovedCode
     private let hooks: Hooks
+    private let oldTaken: Set<Int>
     private(set) var contents: PatchContents
     private(set) var findings: [Finding] = []
     private var symbolIndex: [PatchSymbol: Int] = [:]
@@ -21,10 +22,11 @@ struct PatchWriter {
     private var thunks: [LinkAddress: Int] = [:]
     private var evidence: [Evidence: Int] = [:]
 
-    init(_ c: Comparison, _ moved: MovedCode, _ hooks: Hooks, _ resolved: [Int: [Resolved]], manifest: Manifest) {
+    init(_ c: Comparison, _ moved: MovedCode, _ hooks: Hooks, _ resolved: [Int: [Resolved]], oldTaken: Set<Int>, manifest: Manifest) {
         self.c = c
         self.moved = moved
         self.hooks = hooks
+        self.oldTaken = oldTaken
         contents = PatchContents(manifest: manifest)
         var text: [UInt8] = []
         for n in moved.functions {
@@ -107,7 +109,7 @@ struct PatchWriter {
                     continue
                 }
                 let s: Int
-                if let o = c.match.oldOf[g] {
+                if let o = c.match.oldOf[g], oldTaken.contains(o) || !moved.contains(g) {
                     s = symbol(PatchSymbol("old." + c.old.name(o), .old(c.old.functions[o].start)))
                 } else {
                     s = functionSymbol(g)

@@ -103,6 +103,11 @@ struct CodeImage: Sendable {
         guard file.section(".text") != nil else {
             throw Failure("no-sections", "the file has no section headers.", at: file.name, remedy: "Use the file as its package ships it.")
         }
+        guard !file.relocations.contains(where: { file.section(at: $0.address)?.isExecutable ?? false }) else {
+            throw Failure(
+                "text-relocations", "the loader rewrites this file's code, so its bytes in memory cannot be checked.", at: file.name,
+                remedy: "Install the fixed package and restart.")
+        }
         unwind = try UnwindTable(file)
         guard !unwind.frames.isEmpty else {
             throw Failure(
@@ -174,6 +179,16 @@ struct CodeImage: Sendable {
 
     /// A name for people: the symbol, or the address.
     func name(_ index: Int) -> String { functions[index].names.first ?? "fn_" + String(functions[index].start.value, radix: 16) }
+
+    /// Functions whose address is in data, in the GOT, or taken by code: who holds it can call them later.
+    func addressTaken() -> Set<Int> {
+        var result: Set<Int> = []
+        func take(_ a: LinkAddress) { if let g = function(at: a), functions[g].start == a { result.insert(g) } }
+        for a in pointedTo { take(a) }
+        for f in functions { for r in f.references where r.kind == .address { take(r.target) } }
+        take(file.entry)
+        return result
+    }
 
     // MARK: Building
 

@@ -4,8 +4,14 @@ import ELF
 import LivePatch
 
 struct DataComparison {
-    /// Sections whose contents are live state or tables that old code reads.
-    static let sections = [".data", ".data.rel.ro", ".data.rel.ro.local", ".init_array", ".fini_array", ".tdata"]
+    /// Writable sections with initial contents are live state, or tables that old code reads. The loader's own are not compared.
+    private static func sections(_ c: Comparison) -> [String] {
+        func names(_ image: CodeImage) -> [String] {
+            image.file.sections.filter { $0.isAllocated && $0.isWritable && $0.hasBytes && $0.size > 0 && !$0.name.hasPrefix(".got") && $0.name != ".dynamic" }
+                .map(\.name)
+        }
+        return Set(names(c.old) + names(c.new)).sorted()
+    }
 
     /// Offset of the first byte or pointer that differs within `size` bytes; nil when none does.
     static func firstDifference(_ c: Comparison, _ x: LinkAddress, _ y: LinkAddress, _ size: Int) -> Int? {
@@ -36,7 +42,7 @@ struct DataComparison {
     /// Findings about data that starts differently, or that grew without a new object to account for it.
     static func findings(_ c: Comparison, fresh: [LinkAddress: Int]) -> [Finding] {
         var result: [Finding] = []
-        for name in sections {
+        for name in sections(c) {
             guard let b = c.new.file.section(name) else {
                 if let a = c.old.file.section(name), a.size > 0 { result.append(changed(name, "the section is gone")) }
                 continue
@@ -58,6 +64,13 @@ struct DataComparison {
                         "layout-data-grew", name, "\(name) grew by \(grown) bytes and new objects account for \(accounted).",
                         remedy: "An object changed its layout: debug information of both builds would show which.", verdict: .refuse))
             }
+        }
+        for (name, s) in c.old.objectByKey.sorted(by: { $0.key < $1.key }) {
+            guard let t = c.new.objectByKey[name], s.size != t.size, c.new.file.section(at: t.value)?.isWritable ?? false else { continue }
+            result.append(
+                Finding(
+                    "layout-object-size", name, "the data object \(name) has \(t.size) bytes instead of \(s.size).",
+                    remedy: "Its layout changed: restart.", verdict: .refuse))
         }
         let t = c.old.file.segments.first { $0.type == Segment.tls }, u = c.new.file.segments.first { $0.type == Segment.tls }
         if t?.memorySize != u?.memorySize || t?.fileSize != u?.fileSize {

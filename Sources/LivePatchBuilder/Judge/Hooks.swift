@@ -10,9 +10,9 @@ struct Hooks {
     private(set) var sites: [Int: Int] = [:]
     private(set) var findings: [Finding] = []
 
-    init(_ c: Comparison, _ moved: MovedCode) {
+    init(_ c: Comparison, _ moved: MovedCode, oldTaken: Set<Int>) {
         let entered = Self.enteredFromOutside(c, moved)
-        let oldTaken = Self.addressTaken(c.old)
+        let atStart = Self.runAtStart(c.old)
         let before = Signature(c.old), after = Signature(c.new)
         for n in moved.functions {
             guard let o = c.match.oldOf[n], case .changed = c.relation[n] else { continue }
@@ -26,6 +26,12 @@ struct Hooks {
                         "unconfirmed-function", name, "it is known to be \(c.old.name(o)) of the old build only by \(c.match.basis[n] == .order ? "its place" : "likeness").",
                         remedy: "A build with symbols.", verdict: .refuse))
                 continue
+            }
+            if atStart.contains(o) {
+                findings.append(
+                    Finding(
+                        "runs-at-start", name, "the loader runs it when the object is loaded; running processes have that behind them.",
+                        remedy: "Decide whether what it did matters later; if so, restart.", verdict: .review))
             }
             if a.frame == nil, a.names.isEmpty {
                 findings.append(
@@ -61,6 +67,18 @@ struct Hooks {
         }
     }
 
+    /// Constructors and the resolvers of indirect functions.
+    private static func runAtStart(_ image: CodeImage) -> Set<Int> {
+        var result: Set<Int> = []
+        for r in image.file.relocations {
+            let isConstructor = r.type == Relocation.relative && image.file.section(at: r.address)?.name == ".init_array"
+            guard isConstructor || r.type == Relocation.irelative else { continue }
+            if let f = image.function(at: LinkAddress(UInt64(bitPattern: r.addend))) { result.insert(f) }
+        }
+        for s in image.file.dynamicSymbols where s.kind == .indirectFunction && s.isDefined { if let f = image.function(at: s.value) { result.insert(f) } }
+        return result
+    }
+
     /// Old functions that some old function outside the patch calls or jumps to, with one such caller.
     private static func enteredFromOutside(_ c: Comparison, _ moved: MovedCode) -> [Int: Int] {
         var result: [Int: Int] = [:]
@@ -73,16 +91,6 @@ struct Hooks {
             }
             for r in f.references where r.kind.isBranch { if let g = c.old.function(at: r.target), g != f.index { result[g] = f.index } }
         }
-        return result
-    }
-
-    /// Functions whose address is in data, in the GOT, or taken by code.
-    static func addressTaken(_ image: CodeImage) -> Set<Int> {
-        var result: Set<Int> = []
-        func take(_ a: LinkAddress) { if let g = image.function(at: a), image.functions[g].start == a { result.insert(g) } }
-        for a in image.pointedTo { take(a) }
-        for f in image.functions { for r in f.references where r.kind == .address { take(r.target) } }
-        take(image.file.entry)
         return result
     }
 }

@@ -23,6 +23,11 @@ struct LayoutSignals {
             var shifted = 0
             for (i, j) in pairs {
                 let x = a.instructions[i], y = b.instructions[j]
+                if x.usesSegment, y.usesSegment, x.memory?.base == nil, x.memory?.displacement != y.memory?.displacement {
+                    result.append(
+                        Finding(
+                            "tls-changed", c.new.name(n), "it uses another place in thread-local storage.", remedy: remedy, verdict: .refuse))
+                }
                 if let p = x.memory, let q = y.memory, p.displacement != q.displacement, !isFrame(p), !x.usesSegment {
                     shifted += 1
                     // Reordered code lines up stores of different fields; a field that moved leaves its old distance for a new one.

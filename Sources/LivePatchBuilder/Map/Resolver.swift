@@ -34,13 +34,16 @@ struct Resolver {
 
     let c: Comparison
     let moved: MovedCode
+    /// Old functions whose address somebody may hold.
+    let oldTaken: Set<Int>
     private(set) var findings: [Finding] = []
     private(set) var freshAddresses: [LinkAddress: Int] = [:]
     private var oldContent: [ArraySlice<UInt8>: LinkAddress?] = [:]
 
-    init(_ c: Comparison, _ moved: MovedCode) {
+    init(_ c: Comparison, _ moved: MovedCode, oldTaken: Set<Int>) {
         self.c = c
         self.moved = moved
+        self.oldTaken = oldTaken
     }
 
     mutating func resolve(_ n: Int) -> [Resolved] {
@@ -82,8 +85,9 @@ struct Resolver {
     private mutating func resolveCode(_ r: Reference, _ g: Int, _ offset: Int, _ n: Int) -> Answer? {
         let name = c.new.name(g)
         if moved.contains(g) {
-            // A function pointer keeps the old address: old and new code must agree on who it is.
-            if r.kind == .address, offset == 0, let o = c.match.oldOf[g] {
+            // A function pointer that old code or data may hold keeps the old address, which is hooked: both must agree on
+            // who it is. One that nobody holds yet goes to the new code at once.
+            if r.kind == .address, offset == 0, let o = c.match.oldOf[g], oldTaken.contains(o) {
                 return (.old(c.old.functions[o].start, c.old.name(o)), 0, .code)
             }
             return (.moved(g, offset: offset), 0, .moved)
@@ -161,7 +165,25 @@ struct Resolver {
         if c.newData.tables[r.target] != nil, c.new.functions[n].instructions[r.instruction].takesAddress {
             return (.table(r.target), 0, .table)
         }
-        return resolveReadOnly(r, section, n)
+        let answer = resolveReadOnly(r, section, n)
+        if answer != nil, c.newData.tables[r.target] == nil, looksLikeJumpTable(r, n) {
+            refuse("computed-jump", n, "it seems to jump through a table at \(r.target) in a way that is not understood.", "Install the fixed package and restart.")
+            return nil
+        }
+        return answer
+    }
+
+    /// Distances from the address that lead to instructions of the function itself: a table that only the function's own
+    /// code can use, whatever else it looks like.
+    private func looksLikeJumpTable(_ r: Reference, _ n: Int) -> Bool {
+        let f = c.new.functions[n]
+        guard r.kind == .address, f.instructions.contains(where: { $0.flow == .jump && $0.isIndirect && $0.ripRelative == nil }) else { return false }
+        return (0..<2).allSatisfy { i in
+            guard let raw = c.new.file.read(r.target + i * 4, 4) else { return false }
+            let distance = Int(Int32(bitPattern: raw.reversed().reduce(UInt32(0)) { $0 << 8 | UInt32($1) }))
+            let target = r.target + distance
+            return f.contains(target) && f.startsInstruction(at: target - f.start)
+        }
     }
 
     private mutating func resolveWritable(_ r: Reference, _ section: Section, _ n: Int) -> Answer? {
