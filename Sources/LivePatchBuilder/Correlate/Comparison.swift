@@ -38,7 +38,6 @@ struct Comparison: Sendable {
         oldData = DataLayout(old)
         newData = DataLayout(new)
         match = Correlation(old, new)
-        var lines = LineNumbers(new)
         relation = []
         for g in new.functions {
             guard let o = match.oldOf[g.index] else {
@@ -47,15 +46,12 @@ struct Comparison: Sendable {
             }
             if match.isSameCode(o, g.index) {
                 relation.append(.same)
-            } else if lines.explainDifference(old.functions[o], g) {
-                relation.append(.linesOnly)
             } else {
                 relation.append(.changed(Self.describe(old.functions[o], g)))
             }
         }
-        for g in new.functions where !relation[g.index].isKept {
-            if let o = match.oldOf[g.index], lines.explainDifference(old.functions[o], g) { relation[g.index] = .linesOnly }
-        }
+        let differing = new.functions.indices.compactMap { n in relation[n] == .same ? nil : match.oldOf[n].map { ($0, n) } }
+        for n in LineNumbers(new).explain(differing, in: old) { relation[n] = .linesOnly }
         // A function that turns out to refer elsewhere loses its votes, which may settle or unsettle others.
         for _ in 0..<8 {
             collectVotes()

@@ -12,26 +12,37 @@ struct LineNumbers: Sendable {
         "CRYPTO_secure_malloc": [2], "CRYPTO_secure_zalloc": [2], "CRYPTO_secure_free": [2], "CRYPTO_secure_clear_free": [1],
         "ERR_set_debug": [6], "OPENSSL_die": [2],
     ]
+    /// Lines of code begin behind licence and includes; smaller constants are lengths and flags.
+    static let lineMin: Int64 = 20
     static let lineMax: Int64 = 400_000
     static let shiftMax: Int64 = 20_000
 
     /// Whom a call goes to, so that calls in two builds can be told to be the same.
     enum Callee: Hashable { case symbol(String), function(Int) }
-    private struct Parameter: Hashable {
-        var callee: Callee
-        var register: UInt8
+    /// Where a constant goes: into an argument of a call, or into a field (`error->line = __LINE__`).
+    private enum Parameter: Hashable {
+        case argument(Callee, register: UInt8)
+        case field(displacement: Int, bytes: Int)
     }
     private struct Sites { var count = 0, values: Set<Int64> = [] }
-    /// A distance by which the lines of several functions moved, and between which old lines that was seen.
-    private struct Shift { var functions = 0, lines: ClosedRange<Int64> }
+    /// One function that differs in what could be line numbers, all moved by the same distance.
+    private struct Candidate {
+        var function: Int
+        var shift: Int64
+        var lines: Set<Int64>
+        /// Every parameter is known by name to take a line.
+        var isCertain: Bool
+        /// Some parameter has too few call sites to tell by itself.
+        var isRare: Bool
+    }
 
     private let image: CodeImage
     /// Exported functions: calls to them go through the PLT, and are calls inside the object all the same.
     private let exported: [String: Int]
     private var sites: [Parameter: Sites] = [:]
-    private var shifts: [Int64: Shift] = [:]
-    /// A shift that so many functions show beyond doubt also explains rarer call sites in their neighbourhood.
-    static let shiftFunctions = 3
+    /// So many different lines must have moved by one distance before that distance counts as a shift of lines.
+    static let linesMin = 3
+    /// Rarer call sites are believed only so near to lines that moved beyond doubt.
     static let neighbourhood: Int64 = 1000
 
     /// Learns from the new build which parameters hold line numbers.
@@ -42,20 +53,27 @@ struct LineNumbers: Sendable {
         self.exported = exported
         for f in image.functions {
             for (n, i) in f.instructions.enumerated() {
-                guard let register = Self.constantArgument(i), let value = i.immediate?.value, let callee = callee(f, after: n, register)
-                else { continue }
-                let p = Parameter(callee: callee, register: register.number)
+                guard let value = Self.constant(i), let p = parameter(f, at: n) else { continue }
                 sites[p, default: Sites()].count += 1
                 sites[p]?.values.insert(value)
             }
         }
     }
 
-    private static func constantArgument(_ i: Instruction) -> Register? {
-        guard i.mnemonic == Mnemonic.mov, i.memory == nil, i.ripRelative == nil, let m = i.immediate, m.size == 4, m.value > 0,
-            m.value <= lineMax, let d = i.destination, Register.arguments.contains(d)
-        else { return nil }
-        return d
+    /// The constant that a `mov` puts into a register or memory, if it could be a line.
+    private static func constant(_ i: Instruction) -> Int64? {
+        guard i.mnemonic == Mnemonic.mov, i.ripRelative == nil, let m = i.immediate, m.size == 4, m.value >= lineMin, m.value <= lineMax else { return nil }
+        return m.value
+    }
+
+    /// Where the constant of instruction `n` goes; nil when that cannot be told.
+    private func parameter(_ f: CodeFunction, at n: Int) -> Parameter? {
+        let i = f.instructions[n]
+        if let m = i.memory {
+            return i.writesMemory && m.index == nil && !i.usesSegment ? .field(displacement: m.displacement, bytes: i.accessBytes) : nil
+        }
+        guard let d = i.destination, Register.arguments.contains(d), let callee = callee(f, after: n, d) else { return nil }
+        return .argument(callee, register: d.number)
     }
 
     /// The call that receives the constant set at instruction `n`; nil when the register may be used otherwise first.
@@ -67,7 +85,7 @@ struct LineNumbers: Sendable {
                 switch image.place(target) {
                 case .plt(let key):
                     let name = String(key.prefix { $0 != "@" })
-                    return exported[name].map { .function($0) } ?? .symbol(name)
+                    return exported[name].map { .function($0) } ?? .symbol(key)
                 case .function(let g, 0): return .function(g)
                 default: return nil
                 }
@@ -78,59 +96,78 @@ struct LineNumbers: Sendable {
         return nil
     }
 
-    private func holdsLines(_ p: Parameter, _ old: Int64, _ new: Int64) -> Bool {
-        if case .symbol(let name) = p.callee {
-            if let registers = Self.known[name] { return registers.contains(p.register) }
-            // An import whose parameters are unknown could be an allocator or a limit.
-            return false
-        }
-        if case .function(let g) = p.callee, let name = image.functions[g].names.first {
-            if let registers = Self.known[name] { return registers.contains(p.register) }
-            if name.lowercased().contains("alloc") { return false }
+    private enum Trust { case known, learned, rare, no }
+
+    private func trust(_ p: Parameter) -> Trust {
+        switch p {
+        case .argument(.symbol(let key), let register):
+            let name = String(key.prefix { $0 != "@" })
+            if let registers = Self.known[name] { return registers.contains(register) ? .known : .no }
+            // The C library takes sizes and lengths, and no other lines than those of assert.
+            if key.contains("@GLIBC") || LayoutSignals.isAllocator(name) { return .no }
+        case .argument(.function(let g), let register):
+            if let name = image.functions[g].names.first {
+                if let registers = Self.known[name] { return registers.contains(register) ? .known : .no }
+                if LayoutSignals.isAllocator(name) { return .no }
+            }
+        case .field: break
         }
         // Lines differ at nearly every call; sizes, flags and limits recur.
-        guard let s = sites[p], s.values.count * 10 >= s.count * 8 else { return false }
-        if s.count >= 4 { return true }
-        guard let known = shifts[new - old], known.functions >= Self.shiftFunctions else { return false }
-        return old >= known.lines.lowerBound - Self.neighbourhood && old <= known.lines.upperBound + Self.neighbourhood
+        guard let s = sites[p], s.values.count * 10 >= s.count * 8 else { return .no }
+        return s.count >= 4 ? .learned : .rare
     }
 
-    /// True when the two functions differ in line numbers and in nothing else, all moved by the same number of lines.
-    /// What it accepts teaches it which shifts are real, so asking twice can explain more.
-    mutating func explainDifference(_ a: CodeFunction, _ b: CodeFunction) -> Bool {
+    /// Those of the pairs (index in the old build, in the new one) that differ in line numbers and in nothing else.
+    func explain(_ pairs: [(Int, Int)], in old: CodeImage) -> Set<Int> {
+        let candidates = pairs.compactMap { candidate(old.functions[$0.0], image.functions[$0.1]) }
+        var lines: [Int64: Set<Int64>] = [:]
+        for c in candidates where !c.isRare { lines[c.shift, default: []].formUnion(c.lines) }
+        return Set(
+            candidates.filter { c in
+                if c.isCertain { return true }
+                guard let known = lines[c.shift], known.count >= Self.linesMin, let low = known.min(), let high = known.max() else { return false }
+                return !c.isRare || c.lines.allSatisfy { $0 >= low - Self.neighbourhood && $0 <= high + Self.neighbourhood }
+            }.map(\.function))
+    }
+
+    private func candidate(_ a: CodeFunction, _ b: CodeFunction) -> Candidate? {
         guard a.size == b.size, a.instructions.count == b.instructions.count, a.undecodedAt == nil, b.undecodedAt == nil,
             a.references.count == b.references.count
-        else { return false }
-        var shift: Int64?
-        var lines: [Int64] = []
+        else { return nil }
+        var result: Candidate?
         var moved: Set<Parameter> = [], stayed: Set<Parameter> = []
         for (n, (i, j)) in zip(a.instructions, b.instructions).enumerated() {
-            guard i.offset == j.offset, i.length == j.length else { return false }
+            guard i.offset == j.offset, i.length == j.length else { return nil }
             let range = i.offset..<i.end
-            let same = a.normalized[range] == b.normalized[range]
-            guard let register = Self.constantArgument(j), Self.constantArgument(i) == register else {
-                if same { continue }
-                return false
+            let isSame = a.normalized[range] == b.normalized[range]
+            guard let old = Self.constant(i), let new = Self.constant(j), i.destination == j.destination, i.memory == j.memory else {
+                if isSame { continue }
+                return nil
             }
-            guard let old = i.immediate?.value, let new = j.immediate?.value else { return false }
-            let parameter = callee(b, after: n, register).map { Parameter(callee: $0, register: register.number) }
-            if same {
+            let parameter = parameter(b, at: n)
+            if isSame {
                 if let parameter { stayed.insert(parameter) }
                 continue
             }
-            guard let parameter, holdsLines(parameter, old, new), abs(new - old) <= Self.shiftMax, shift ?? (new - old) == new - old else {
-                return false
-            }
-            shift = new - old
-            lines.append(old)
+            guard onlyConstantDiffers(a, b, j), let parameter, abs(new - old) <= Self.shiftMax, result?.shift ?? (new - old) == new - old
+            else { return nil }
+            let trust = trust(parameter)
+            guard trust != .no else { return nil }
+            var c = result ?? Candidate(function: b.index, shift: new - old, lines: [], isCertain: true, isRare: false)
+            c.lines.insert(old)
+            c.isCertain = c.isCertain && trust == .known
+            c.isRare = c.isRare || trust == .rare
+            result = c
             moved.insert(parameter)
         }
         // Lines inside one unchanged body move together: one that stayed says that the others were no lines.
-        guard let shift, moved.isDisjoint(with: stayed), let first = lines.min(), let last = lines.max() else { return false }
-        var known = shifts[shift] ?? Shift(lines: first...last)
-        known.functions += 1
-        known.lines = min(first, known.lines.lowerBound)...max(last, known.lines.upperBound)
-        shifts[shift] = known
-        return true
+        return moved.isDisjoint(with: stayed) ? result : nil
+    }
+
+    /// Everything in the instruction's bytes but its constant is the same.
+    private func onlyConstantDiffers(_ a: CodeFunction, _ b: CodeFunction, _ i: Instruction) -> Bool {
+        guard let m = i.immediate else { return false }
+        let before = i.offset..<i.offset + m.offset, after = i.offset + m.offset + m.size..<i.end
+        return a.normalized[before] == b.normalized[before] && a.normalized[after] == b.normalized[after]
     }
 }
