@@ -51,6 +51,7 @@ let package = Package(
             ],
             swiftSettings: strict),
         tests("RoomsTests", []),
+        tests("ProcessControlTests", ["ELF", "ProcessControl"]),
         tests("AdvisoriesTests", ["Advisories"]),
         // benchmarks: medians and ratios, never run by tests
         .executableTarget(

@@ -1,18 +1,11 @@
 // C shim over Linux interfaces that Swift cannot import: variadic system calls and function-like macros.
-// Every function returns >= 0, or -errno. No policy here.
+// Every function returns >= 0, or -errno. No policy here. Minimum kernel 4.3 unless a function says otherwise.
+//
+// The headers name no system header that _GNU_SOURCE changes: the Glibc module is built without it, and two
+// definitions of one type in a program are an error.
 #ifndef FOTHER_CLINUX_H
 #define FOTHER_CLINUX_H
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE 1
-#endif
-#include <errno.h>
-#include <fcntl.h>
-#include <signal.h>
-#include <stdint.h>
-#include <sys/ptrace.h>
-#include <sys/types.h>
-#include <sys/uio.h>
-#include <sys/user.h>
-#include <sys/wait.h>
-#include <unistd.h>
+#include "clinux_files.h"
+#include "clinux_spawn.h"
+#include "clinux_trace.h"
 #endif

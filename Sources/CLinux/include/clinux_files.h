@@ -1,0 +1,29 @@
+// Files, directories and other processes' memory.
+#ifndef FOTHER_CLINUX_FILES_H
+#define FOTHER_CLINUX_FILES_H
+#include <stddef.h>
+#include <stdint.h>
+
+/// openat(2) with O_CLOEXEC; `directory` may be AT_FDCWD.
+int fother_openat(int directory, const char *path, int flags);
+int fother_close(int fd);
+/// Reads until `size` bytes or the end of the file; a short count means the end.
+int64_t fother_read_full(int fd, void *buffer, size_t size);
+/// One read(2), retried on EINTR.
+int64_t fother_read(int fd, void *buffer, size_t size);
+/// One write(2), retried on EINTR; EPIPE is returned and SIGPIPE never raised.
+int64_t fother_write(int fd, const void *buffer, size_t size);
+/// Reads or writes at `offset` until done; a short count is where the first unreadable page begins. On
+/// /proc/PID/mem an `offset` is an address, and 0 at once means that the address space is gone.
+int64_t fother_pread(int fd, void *buffer, size_t size, uint64_t offset);
+int64_t fother_pwrite(int fd, const void *buffer, size_t size, uint64_t offset);
+int64_t fother_readlinkat(int directory, const char *path, char *buffer, size_t size);
+/// Stores the entries of a directory whose names are decimal numbers, in the directory's order, from its
+/// beginning. Returns how many there are, which may exceed `capacity`: then only `capacity` are stored.
+int64_t fother_list_numbers(int directory, int32_t *numbers, size_t capacity);
+/// process_vm_readv(2) of one range: cheaper than /proc/PID/mem for ordinary readable pages.
+int64_t fother_process_read(int pid, uint64_t address, void *buffer, size_t size);
+/// CLOCK_MONOTONIC in nanoseconds.
+int64_t fother_now(void);
+int fother_sleep(int64_t nanoseconds);
+#endif

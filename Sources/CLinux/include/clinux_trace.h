@@ -1,0 +1,30 @@
+// ptrace(2) and what a tracer thread needs around it. Everything here belongs to the thread that seized.
+#ifndef FOTHER_CLINUX_TRACE_H
+#define FOTHER_CLINUX_TRACE_H
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/user.h>
+
+/// Bits for `options`; they take effect with the seizure.
+#define FOTHER_SUSPEND_SECCOMP 1
+/// PTRACE_SEIZE: attaches without stopping. SUSPEND_SECCOMP needs kernel 4.3 and CONFIG_CHECKPOINT_RESTORE
+/// (-EINVAL without), CAP_SYS_ADMIN and a tracer without a seccomp filter of its own (-EPERM).
+int fother_seize(int tid, int options);
+int fother_interrupt(int tid);
+int fother_detach(int tid, int signal);
+/// PTRACE_CONT.
+int fother_continue(int tid, int signal);
+/// PTRACE_SYSCALL: runs to the next entry into or exit from a system call.
+int fother_continue_to_syscall(int tid, int signal);
+int fother_get_registers(int tid, struct user_regs_struct *registers);
+int fother_set_registers(int tid, const struct user_regs_struct *registers);
+int fother_tgkill(int tgid, int tid, int signal);
+int fother_gettid(void);
+
+/// Blocks every signal for the calling thread but the alarm's.
+int fother_tracer_thread_begin(void);
+/// From `nanoseconds` on, and until disarmed, system calls of the calling thread return -EINTR. 0 disarms.
+int fother_alarm(int64_t nanoseconds);
+/// SCHED_FIFO at the lowest priority, reset on fork, or back to SCHED_OTHER. Needs CAP_SYS_NICE.
+int fother_set_realtime(int on);
+#endif

@@ -1,0 +1,87 @@
+#define _GNU_SOURCE 1
+#include "clinux.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/types.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <pthread.h>
+#include <sched.h>
+#include <sys/ptrace.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <time.h>
+
+#ifndef PTRACE_O_SUSPEND_SECCOMP
+#define PTRACE_O_SUSPEND_SECCOMP (1 << 21)
+#endif
+#ifndef sigev_notify_thread_id
+#define sigev_notify_thread_id _sigev_un._tid
+#endif
+
+static int result(long n) { return n < 0 ? -errno : 0; }
+
+int fother_seize(int tid, int options) {
+    unsigned long data = options & FOTHER_SUSPEND_SECCOMP ? PTRACE_O_SUSPEND_SECCOMP : 0;
+    return result(ptrace(PTRACE_SEIZE, tid, NULL, data));
+}
+int fother_interrupt(int tid) { return result(ptrace(PTRACE_INTERRUPT, tid, NULL, NULL)); }
+int fother_detach(int tid, int signal) { return result(ptrace(PTRACE_DETACH, tid, NULL, (long)signal)); }
+int fother_continue(int tid, int signal) { return result(ptrace(PTRACE_CONT, tid, NULL, (long)signal)); }
+int fother_continue_to_syscall(int tid, int signal) {
+    return result(ptrace(PTRACE_SYSCALL, tid, NULL, (long)signal));
+}
+int fother_get_registers(int tid, struct user_regs_struct *registers) {
+    return result(ptrace(PTRACE_GETREGS, tid, NULL, registers));
+}
+int fother_set_registers(int tid, const struct user_regs_struct *registers) {
+    return result(ptrace(PTRACE_SETREGS, tid, NULL, registers));
+}
+int fother_tgkill(int tgid, int tid, int signal) { return result(syscall(SYS_tgkill, tgid, tid, signal)); }
+int fother_gettid(void) { return (int)syscall(SYS_gettid); }
+
+static int alarm_signal(void) { return SIGRTMAX - 3; }
+static void alarm_handler(int signal) { (void)signal; }
+static pthread_once_t alarm_once = PTHREAD_ONCE_INIT;
+static void alarm_install(void) {
+    struct sigaction action;
+    memset(&action, 0, sizeof action);
+    action.sa_handler = alarm_handler; // no SA_RESTART: interrupting is its purpose
+    sigaction(alarm_signal(), &action, NULL);
+}
+static __thread timer_t alarm_timer;
+static __thread int alarm_made;
+
+int fother_tracer_thread_begin(void) {
+    pthread_once(&alarm_once, alarm_install);
+    sigset_t mask;
+    sigfillset(&mask);
+    sigdelset(&mask, alarm_signal());
+    return -pthread_sigmask(SIG_SETMASK, &mask, NULL);
+}
+
+int fother_alarm(int64_t nanoseconds) {
+    if (nanoseconds <= 0) {
+        if (!alarm_made) return 0;
+        alarm_made = 0;
+        return result(timer_delete(alarm_timer));
+    }
+    if (!alarm_made) {
+        struct sigevent event;
+        memset(&event, 0, sizeof event);
+        event.sigev_notify = SIGEV_THREAD_ID;
+        event.sigev_signo = alarm_signal();
+        event.sigev_notify_thread_id = fother_gettid();
+        if (timer_create(CLOCK_MONOTONIC, &event, &alarm_timer) < 0) return -errno;
+        alarm_made = 1;
+    }
+    // It repeats: one that fires just before a blocking call would otherwise be lost.
+    struct itimerspec when = {{0, 2000000}, {nanoseconds / 1000000000, nanoseconds % 1000000000}};
+    return result(timer_settime(alarm_timer, 0, &when, NULL));
+}
+
+int fother_set_realtime(int on) {
+    struct sched_param parameter = {on ? sched_get_priority_min(SCHED_FIFO) : 0};
+    return result(sched_setscheduler(0, on ? SCHED_FIFO | SCHED_RESET_ON_FORK : SCHED_OTHER, &parameter));
+}

@@ -1,1 +1,0 @@
-// Room ProcessControl: see docs/ARCHITECTURE.md.
