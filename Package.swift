@@ -56,5 +56,8 @@ let package = Package(
         // benchmarks: medians and ratios, never run by tests
         .executableTarget(
             name: "bench-build", dependencies: ["ELF", "LivePatch", "LivePatchBuilder"], path: "Benchmarks/Build", swiftSettings: strict),
+        .executableTarget(
+            name: "bench-apply", dependencies: ["ELF", "ProcessControl", "LivePatch", "LivePatchApplier"],
+            path: "Benchmarks/Apply", swiftSettings: strict),
     ]
 )

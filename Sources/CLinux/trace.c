@@ -23,7 +23,8 @@
 static int result(long n) { return n < 0 ? -errno : 0; }
 
 int fother_seize(int tid, int options) {
-    unsigned long data = options & FOTHER_SUSPEND_SECCOMP ? PTRACE_O_SUSPEND_SECCOMP : 0;
+    // Without TRACESYSGOOD a stop at a system call looks like a SIGTRAP of the program's own.
+    unsigned long data = PTRACE_O_TRACESYSGOOD | (options & FOTHER_SUSPEND_SECCOMP ? PTRACE_O_SUSPEND_SECCOMP : 0);
     return result(ptrace(PTRACE_SEIZE, tid, NULL, data));
 }
 int fother_interrupt(int tid) { return result(ptrace(PTRACE_INTERRUPT, tid, NULL, NULL)); }
@@ -84,4 +85,24 @@ int fother_alarm(int64_t nanoseconds) {
 int fother_set_realtime(int on) {
     struct sched_param parameter = {on ? sched_get_priority_min(SCHED_FIFO) : 0};
     return result(sched_setscheduler(0, on ? SCHED_FIFO | SCHED_RESET_ON_FORK : SCHED_OTHER, &parameter));
+}
+
+struct own_thread {
+    void (*body)(void *);
+    void *context;
+};
+static void *own_thread_main(void *raw) {
+    struct own_thread *own = raw;
+    fother_tracer_thread_begin();
+    own->body(own->context);
+    fother_alarm(0);
+    return NULL;
+}
+
+int fother_on_own_thread(void (*body)(void *), void *context) {
+    struct own_thread own = {body, context};
+    pthread_t thread;
+    int error = pthread_create(&thread, NULL, own_thread_main, &own);
+    if (error != 0) return -error;
+    return -pthread_join(thread, NULL);
 }

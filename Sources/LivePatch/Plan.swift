@@ -69,64 +69,63 @@ public struct ApplyPlan: Sendable {
     public var mapping: Range<RuntimeAddress> { base..<base + layout.size }
 }
 
-/// Links `patch` for an instance loaded with `bias`, its mapping at `base` (page-aligned).
-/// Throws `out-of-range` when a distance does not fit 32 bits: choose another base.
-public func plan(
-    _ patch: LivePatch, bias: LoadBias, base: RuntimeAddress, acceptances: [Acceptance] = []
-) throws(Failure) -> ApplyPlan {
-    let contents = patch.contents
-    let layout = PatchLayout(contents)
-    func outOfRange(_ what: String) -> Failure {
-        Failure(
-            "out-of-range", "\(what) is more than 2 GiB from its target.", at: "patch \(patch.id.short) at \(base)",
-            remedy: "No free address range near the object was found; restart the process to close the hole.")
-    }
-    var image = [UInt8](repeating: 0, count: layout.size)
-    for part in Part.allCases where part != .zero {
-        let start = layout.partOffset[part.rawValue]
-        image.replaceSubrange(start..<start + contents[part].count, with: contents[part])
-    }
-    for r in contents.relocations {
-        let symbol: RuntimeAddress =
-            switch contents.symbols[r.symbol].place {
-            case .old(let a): bias.runtime(a)
-            case .part(let part, let offset): base + layout.partOffset[part.rawValue] + offset
-            }
-        let at = layout.partOffset[r.part.rawValue] + r.offset
-        let value = symbol.value &+ UInt64(bitPattern: r.addend)
-        switch r.kind {
-        case .abs64:
-            for i in 0..<8 { image[at + i] = UInt8(truncatingIfNeeded: value >> UInt64(8 * i)) }
-        case .pc32:
-            guard let distance = Int32(exactly: Int64(bitPattern: value &- (base + at).value)) else {
-                throw outOfRange("\(contents.symbols[r.symbol].name)")
-            }
-            let d = UInt32(bitPattern: distance)
-            for i in 0..<4 { image[at + i] = UInt8(truncatingIfNeeded: d >> UInt32(8 * i)) }
+extension LivePatch {
+    /// Links the patch for an instance loaded with `bias`, its mapping at `base` (page-aligned).
+    /// Throws `out-of-range` when a distance does not fit 32 bits: choose another base.
+    public func plan(bias: LoadBias, base: RuntimeAddress, acceptances: [Acceptance] = []) throws(Failure) -> ApplyPlan {
+        let layout = PatchLayout(contents)
+        func outOfRange(_ what: String) -> Failure {
+            Failure(
+                "out-of-range", "\(what) is more than 2 GiB from its target.", at: "patch \(id.short) at \(base)",
+                remedy: "No free address range near the object was found; restart the process to close the hole.")
         }
-    }
+        var image = [UInt8](repeating: 0, count: layout.size)
+        for part in Part.allCases where part != .zero {
+            let start = layout.partOffset[part.rawValue]
+            image.replaceSubrange(start..<start + contents[part].count, with: contents[part])
+        }
+        for r in contents.relocations {
+            let symbol: RuntimeAddress =
+                switch contents.symbols[r.symbol].place {
+                case .old(let a): bias.runtime(a)
+                case .part(let part, let offset): base + layout.partOffset[part.rawValue] + offset
+                }
+            let at = layout.partOffset[r.part.rawValue] + r.offset
+            let value = symbol.value &+ UInt64(bitPattern: r.addend)
+            switch r.kind {
+            case .abs64:
+                for i in 0..<8 { image[at + i] = UInt8(truncatingIfNeeded: value >> UInt64(8 * i)) }
+            case .pc32:
+                guard let distance = Int32(exactly: Int64(bitPattern: value &- (base + at).value)) else {
+                    throw outOfRange("\(contents.symbols[r.symbol].name)")
+                }
+                let d = UInt32(bitPattern: distance)
+                for i in 0..<4 { image[at + i] = UInt8(truncatingIfNeeded: d >> UInt32(8 * i)) }
+            }
+        }
 
-    var sites: [PlannedSite] = []
-    var guarded: [GuardedFunction] = []
-    for (r, function) in zip(contents.replacements, contents.manifest.functions) {
-        guard let old = r.old else { continue }
-        let start = bias.runtime(old)
-        guarded.append(GuardedFunction(name: function.name, range: start..<start + r.oldSize, hash: r.oldHash))
-        guard r.isHooked else { continue }
-        let site = start + r.siteOffset
-        guard let jump = Jump.bytes(from: site, to: base + layout.text.lowerBound + r.newOffset) else {
-            throw outOfRange(function.name)
+        var sites: [PlannedSite] = []
+        var guarded: [GuardedFunction] = []
+        for (r, function) in zip(contents.replacements, contents.manifest.functions) {
+            guard let old = r.old else { continue }
+            let start = bias.runtime(old)
+            guarded.append(GuardedFunction(name: function.name, range: start..<start + r.oldSize, hash: r.oldHash))
+            guard r.isHooked else { continue }
+            let site = start + r.siteOffset
+            guard let jump = Jump.bytes(from: site, to: base + layout.text.lowerBound + r.newOffset) else {
+                throw outOfRange(function.name)
+            }
+            sites.append(
+                PlannedSite(function: function.name, address: site, old: Array(r.oldSiteBytes.prefix(jump.count)), new: jump))
         }
-        sites.append(
-            PlannedSite(function: function.name, address: site, old: Array(r.oldSiteBytes.prefix(jump.count)), new: jump))
+        let text = Array(image[layout.text])
+        let header = TargetHeader(
+            phase: .prepared, patch: id, buildID: buildID, bias: bias, size: layout.size,
+            codeHash: sha256(text[...]), sites: sites.map { .init(address: $0.address, old: $0.old, new: $0.new) },
+            acceptances: acceptances)
+        return ApplyPlan(
+            patch: id, buildID: buildID, bias: bias, base: base, layout: layout, text: text,
+            readOnly: Array(image[layout.readOnly]), data: Array(image[layout.data]), header: header, sites: sites,
+            guarded: guarded)
     }
-    let text = Array(image[layout.text])
-    let header = TargetHeader(
-        phase: .prepared, patch: patch.id, buildID: patch.buildID, bias: bias, size: layout.size,
-        codeHash: sha256(text[...]), sites: sites.map { .init(address: $0.address, old: $0.old, new: $0.new) },
-        acceptances: acceptances)
-    return ApplyPlan(
-        patch: patch.id, buildID: patch.buildID, bias: bias, base: base, layout: layout, text: text,
-        readOnly: Array(image[layout.readOnly]), data: Array(image[layout.data]), header: header, sites: sites,
-        guarded: guarded)
 }

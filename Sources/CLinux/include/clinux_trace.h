@@ -23,6 +23,9 @@ int fother_gettid(void);
 
 /// Blocks every signal for the calling thread but the alarm's.
 int fother_tracer_thread_begin(void);
+/// Runs `body` on a thread of its own, signals blocked but the alarm's, and waits for its end. The kernel releases
+/// whatever the thread still traces when it ends, running or stopped.
+int fother_on_own_thread(void (*body)(void *), void *context);
 /// From `nanoseconds` on, and until disarmed, system calls of the calling thread return -EINTR. 0 disarms.
 int fother_alarm(int64_t nanoseconds);
 /// SCHED_FIFO at the lowest priority, reset on fork, or back to SCHED_OTHER. Needs CAP_SYS_NICE.

@@ -1,0 +1,71 @@
+// What applying or reverting did to one process, in values that can be printed and counted.
+
+import ELF
+import LivePatch
+import ProcessControl
+
+/// What was done, measured.
+public struct TransitionReport: Sendable {
+    /// Longest time that all threads of the process stood still at once: from the first interruption to the last release.
+    public var pause: Duration
+    /// Stops that were needed to find a safe point.
+    public var attempts: Int
+    /// Bytes of the patch's mapping in the process.
+    public var mappedBytes: Int
+    /// The mapping existed from before and was used again.
+    public var isReused: Bool
+
+    public init(pause: Duration, attempts: Int, mappedBytes: Int, isReused: Bool) {
+        self.pause = pause
+        self.attempts = attempts
+        self.mappedBytes = mappedBytes
+        self.isReused = isReused
+    }
+}
+
+public enum ProcessOutcome: Sendable {
+    /// Every site and all of the code were read back after the release.
+    case patched(TransitionReport)
+    case alreadyPatched
+    /// The old bytes were read back after the release; the memory stays.
+    case reverted(TransitionReport)
+    /// There was nothing to revert.
+    case notPatched
+    /// The object is not loaded there.
+    case notAffected
+    /// Nothing was changed, and why.
+    case refused(Failure)
+    /// No thread-safe moment came within the budget; nothing was changed.
+    case blocked([BlockingThread], attempts: Int)
+    case couldNotTell(Failure)
+    case gone
+
+    /// True for outcomes that leave the process as asked.
+    public var isDone: Bool {
+        switch self {
+        case .patched, .alreadyPatched, .reverted, .notPatched, .notAffected, .gone: true
+        case .refused, .blocked, .couldNotTell: false
+        }
+    }
+}
+
+/// How hard to try.
+public struct TransitionBudget: Sendable {
+    /// Stops after which it gives up.
+    public var attemptsMax: Int
+    /// Time after which it gives up.
+    public var timeout: Duration
+    /// Longest time that one stop may take before everything is let go again.
+    public var stopTimeout: Duration
+
+    public init(attemptsMax: Int = 500, timeout: Duration = .seconds(10), stopTimeout: Duration = .milliseconds(500)) {
+        self.attemptsMax = attemptsMax
+        self.timeout = timeout
+        self.stopTimeout = stopTimeout
+    }
+}
+
+/// The steps between which a kill must be harmless; tests end the applier at each.
+public enum TransitionStep: Sendable, Hashable {
+    case mapped, written, stopped, headerWritten, siteWritten(Int), phaseWritten, released
+}

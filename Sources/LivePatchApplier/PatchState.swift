@@ -1,0 +1,121 @@
+// Says which patches are in a process, by what is in its memory. A header is a claim: only site bytes and mapped code
+// equal to what a patch held by this host gives for this instance count as patched.
+
+import ELF
+import LivePatch
+import ProcessControl
+
+/// A patch's mapping in a process, and what is true of it.
+public struct FoundPatch: Sendable {
+    public enum State: Sendable {
+        /// Every site and all of the mapped code were read and are what the patch gives.
+        case patched
+        /// Every site has its old bytes; the memory waits for reuse.
+        case retired
+        /// Fother was stopped on the way: some sites have the jump, some the old bytes, or the phase says so.
+        case interrupted
+        case couldNotTell(Failure)
+    }
+    public var base: RuntimeAddress
+    /// Nil when the header could not be read.
+    public var header: TargetHeader?
+    public var state: State
+    /// What the patch held by this host gives here; nil when it is not held or does not fit.
+    public var plan: ApplyPlan?
+}
+
+public enum PatchStates {
+    /// Anonymous read-only mappings of a process that begin with a patch header, each judged.
+    /// `held` gives the patch with an id, if this host holds it.
+    public static func find(
+        in maps: [Mapping], of memory: some MemoryReader, objects: [LoadedObject], held: (PatchID) -> LivePatch?
+    ) -> [FoundPatch] {
+        var result: [FoundPatch] = []
+        for mapping in maps where mapping.inode == 0 && mapping.permissions == [.read] && (mapping.path.isEmpty || mapping.path.hasPrefix("[anon")) {
+            let base = mapping.range.lowerBound
+            guard let magic = try? memory.read(at: base, count: TargetHeader.magic.count), magic == TargetHeader.magic else { continue }
+            result.append(judge(base, maps, memory, objects, held))
+        }
+        return result
+    }
+
+    private static func judge(
+        _ base: RuntimeAddress, _ maps: [Mapping], _ memory: some MemoryReader, _ objects: [LoadedObject], _ held: (PatchID) -> LivePatch?
+    ) -> FoundPatch {
+        func couldNotTell(_ header: TargetHeader?, _ code: String, _ sentence: String, _ remedy: String = "") -> FoundPatch {
+            FoundPatch(
+                base: base, header: header, state: .couldNotTell(Failure(code, sentence, at: "patch mapping at \(base)", remedy: remedy)), plan: nil)
+        }
+        let header: TargetHeader
+        do {
+            // Two reads: the counts say how long the header is, and its own limits bound that.
+            let first = try memory.read(at: base, count: PatchLayout.page)
+            let sites = Int(Bytes(first, name: "header").u32(16) ?? 0)
+            guard sites <= TargetHeader.sitesMax else { return couldNotTell(nil, "header-malformed", "the header claims \(sites) sites.") }
+            let size = max(PatchLayout.page, TargetHeader.size(sites: sites))
+            header = try TargetHeader(parsing: size > first.count ? memory.read(at: base, count: size) : first, at: base)
+        } catch let failure as Failure {
+            return FoundPatch(base: base, header: nil, state: .couldNotTell(failure), plan: nil)
+        } catch {
+            return couldNotTell(nil, "memory-unreadable", "the header cannot be read: \(error).")
+        }
+        guard let patch = held(header.patch) else {
+            return couldNotTell(
+                header, "patch-not-held", "it claims to be patch \(header.patch.short), which this host does not hold.",
+                "Give the patch file: fother ps --patch FILE")
+        }
+        guard objects.contains(where: { $0.buildID == patch.buildID && $0.bias == header.bias }) else {
+            return couldNotTell(header, "object-gone", "the object it is for is not loaded where the header says.")
+        }
+        let plan: ApplyPlan
+        do {
+            plan = try patch.plan(bias: header.bias, base: base, acceptances: header.acceptances)
+        } catch {
+            return couldNotTell(header, error.code, error.sentence)
+        }
+        var expected = plan.header
+        expected.phase = header.phase
+        guard header == expected, header.buildID == patch.buildID else {
+            return couldNotTell(header, "header-contradicts", "the header is not what the patch gives here.")
+        }
+        return judge(plan, header, maps, memory)
+    }
+
+    /// Compares memory with a plan for the same place.
+    private static func judge(_ plan: ApplyPlan, _ header: TargetHeader, _ maps: [Mapping], _ memory: some MemoryReader) -> FoundPatch {
+        func answer(_ state: FoundPatch.State) -> FoundPatch { FoundPatch(base: plan.base, header: header, state: state, plan: plan) }
+        func couldNotTell(_ code: String, _ sentence: String) -> FoundPatch {
+            answer(.couldNotTell(Failure(code, sentence, at: "patch \(plan.patch.short) at \(plan.base)")))
+        }
+        do {
+            let text = try memory.read(at: plan.newCode.lowerBound, count: plan.text.count)
+            let readOnly = try memory.read(at: plan.base + plan.layout.readOnly.lowerBound, count: plan.readOnly.count)
+            guard text == plan.text, readOnly == plan.readOnly else {
+                return couldNotTell("code-contradicts", "the mapped code or data is not what the patch gives.")
+            }
+            for (division, permissions) in [(plan.layout.text, Mapping.Permissions([.read, .execute])), (plan.layout.readOnly, Mapping.Permissions([.read]))] where !division.isEmpty {
+                guard maps.mapping(at: plan.base + division.lowerBound)?.permissions == permissions else {
+                    return couldNotTell("code-contradicts", "the mapped code does not have the protection the patch gives it.")
+                }
+            }
+            var new = 0, old = 0
+            for site in plan.sites {
+                let bytes = try memory.read(at: site.address, count: site.new.count)
+                if bytes == site.new { new += 1 } else if bytes == site.old { old += 1 }
+            }
+            guard new + old == plan.sites.count else {
+                return couldNotTell("site-altered", "\(plan.sites.count - new - old) patch sites hold neither the jump nor the old bytes.")
+            }
+            switch header.phase {
+            case .patched where new == plan.sites.count: return answer(.patched)
+            case .retired where new == 0, .prepared where new == 0: return answer(.retired)
+            case .applying, .reverting: return answer(.interrupted)
+            default: return couldNotTell("header-contradicts", "the phase says \(header.phase) and \(new) of \(plan.sites.count) sites have the jump.")
+            }
+        } catch let failure as Failure {
+            return answer(.couldNotTell(failure))
+        } catch {
+            return couldNotTell("memory-unreadable", "\(error).")
+        }
+    }
+}
