@@ -48,7 +48,7 @@ public struct Applier: Sendable {
             let target = try Target(patch, id)
             guard let found = target.found else { return .notPatched }
             switch found.state {
-            case .retired: return .notPatched
+            case .retired, .unfinished: return .notPatched
             case .couldNotTell(let failure): return .couldNotTell(failure)
             case .patched, .interrupted:
                 guard let plan = found.plan else { return .notPatched }
@@ -78,17 +78,22 @@ public struct Applier: Sendable {
                 guard undone.isDone else { return undone }
                 target = try Target(patch, id)
             }
-        case .retired, nil: break
+        case .retired, .unfinished, nil: break
         }
         let plan = try prepared(patch, target, object, acceptances)
         try target.checkOldBytes(plan)
 
-        let isReused = target.found != nil
-        if !isReused { try map(plan, target) }
+        var stub: Range<RuntimeAddress>?
+        if target.found == nil { stub = try map(plan, target) }
+        // What was retired has data that old pointers may reach: it is used again as it is. Anything else is written.
+        let isReused: Bool
+        if case .retired = target.found?.state { isReused = true } else { isReused = false }
         do {
+            // The header first: whoever finds the mapping from now on knows what it is.
             try target.memory.write(try plan.header.encode(), at: plan.base)
+            if !isReused { try fill(plan, target) }
             checkpoint(.written)
-            let result = try flip(plan, target, forward: true, isReused: isReused)
+            let result = try flip(plan, target, forward: true, isReused: isReused, stub: stub)
             if case .patched = result { return result }
             if !isReused { unmap(plan, target) }
             return result
@@ -114,7 +119,7 @@ public struct Applier: Sendable {
 
     // MARK: While the target runs
 
-    private func map(_ plan: ApplyPlan, _ target: Target) throws {
+    private func map(_ plan: ApplyPlan, _ target: Target) throws -> Range<RuntimeAddress> {
         var calls: [SystemCall] = [.mapAnonymous(at: plan.base, bytes: plan.layout.size)]
         func protect(_ division: Range<Int>, _ permissions: Mapping.Permissions) {
             guard !division.isEmpty else { return }
@@ -122,8 +127,12 @@ public struct Applier: Sendable {
         }
         protect(plan.layout.text, [.read, .execute])
         protect(plan.layout.data, [.read, .write])
-        try tracer.perform(calls, in: target.handle, maps: target.maps)
+        let stub = try tracer.perform(calls, in: target.handle, maps: target.maps)
         checkpoint(.mapped)
+        return stub
+    }
+
+    private func fill(_ plan: ApplyPlan, _ target: Target) throws {
         try target.memory.write(plan.text, at: plan.newCode.lowerBound)
         try target.memory.write(plan.readOnly, at: plan.base + plan.layout.readOnly.lowerBound)
         try target.memory.write(plan.data, at: plan.base + plan.layout.data.lowerBound)
@@ -140,12 +149,13 @@ public struct Applier: Sendable {
     }
 
     private func restore(_ plan: ApplyPlan, _ target: Target) throws -> ProcessOutcome {
-        try flip(plan, target, forward: false, isReused: true)
+        try flip(plan, target, forward: false, isReused: true, stub: nil)
     }
 
     // MARK: While it stands still
 
-    private func flip(_ plan: ApplyPlan, _ target: Target, forward: Bool, isReused: Bool) throws -> ProcessOutcome {
+    private func flip(_ plan: ApplyPlan, _ before: Target, forward: Bool, isReused: Bool, stub: Range<RuntimeAddress>?) throws -> ProcessOutcome {
+        var target = before
         var quiet: [(range: Range<RuntimeAddress>, name: String)]
         if forward {
             quiet = plan.guarded.map { ($0.range, $0.name) }
@@ -153,6 +163,8 @@ public struct Applier: Sendable {
             // The new code, and the jumps themselves: a thread may stand on one.
             quiet = [(plan.newCode, "patched code")] + plan.sites.map { ($0.address..<$0.address + $0.new.count, $0.function) }
         }
+        // The stub that mapped the patch has done its work; when nobody is in it any more its bytes go.
+        if let stub { quiet.append((stub, "the call that mapped the patch")) }
         let guarded = GuardedRanges(quiet)
         let header = plan.base + TargetHeader.phaseOffset
         let (during, after): (TargetHeader.Phase, TargetHeader.Phase) = forward ? (.applying, .patched) : (.reverting, .retired)
@@ -162,10 +174,13 @@ public struct Applier: Sendable {
         var blocking: [BlockingThread] = []
         while attempts < budget.attemptsMax {
             attempts += 1
+            // Stacks grow and threads come: the map must be that of this attempt.
+            target.maps = try target.handle.mappings()
             let stop = try tracer.withStopped(target.handle, timeout: budget.stopTimeout) { stopped throws -> [BlockingThread] in
                 let blocking = SafePoint.blocking(stopped, guarded, target)
                 guard blocking.isEmpty else { return blocking }
                 checkpoint(.stopped)
+                if let stub { try target.memory.write([UInt8](repeating: 0, count: stub.upperBound - stub.lowerBound), at: stub.lowerBound) }
                 try target.memory.write(word(during.rawValue), at: header)
                 checkpoint(.headerWritten)
                 for (i, site) in plan.sites.enumerated() {
@@ -214,7 +229,7 @@ struct Target {
     let process: ProcessID
     let handle: ProcessHandle
     let memory: ProcessMemory
-    let maps: [Mapping]
+    var maps: [Mapping]
     let objects: [LoadedObject]
     /// Our mapping of this patch, if there is one.
     let found: FoundPatch?

@@ -12,6 +12,8 @@ public struct FoundPatch: Sendable {
         case patched
         /// Every site has its old bytes; the memory waits for reuse.
         case retired
+        /// Mapped for this patch, not completely written, and no site was ever touched: nothing has run there.
+        case unfinished
         /// Fother was stopped on the way: some sites have the jump, some the old bytes, or the phase says so.
         case interrupted
         case couldNotTell(Failure)
@@ -88,6 +90,12 @@ public enum PatchStates {
             answer(.couldNotTell(Failure(code, sentence, at: "patch \(plan.patch.short) at \(plan.base)")))
         }
         do {
+            var new = 0, old = 0
+            for site in plan.sites {
+                let bytes = try memory.read(at: site.address, count: site.new.count)
+                if bytes == site.new { new += 1 } else if bytes == site.old { old += 1 }
+            }
+            if header.phase == .prepared, old == plan.sites.count { return answer(.unfinished) }
             let text = try memory.read(at: plan.newCode.lowerBound, count: plan.text.count)
             let readOnly = try memory.read(at: plan.base + plan.layout.readOnly.lowerBound, count: plan.readOnly.count)
             guard text == plan.text, readOnly == plan.readOnly else {
@@ -98,17 +106,12 @@ public enum PatchStates {
                     return couldNotTell("code-contradicts", "the mapped code does not have the protection the patch gives it.")
                 }
             }
-            var new = 0, old = 0
-            for site in plan.sites {
-                let bytes = try memory.read(at: site.address, count: site.new.count)
-                if bytes == site.new { new += 1 } else if bytes == site.old { old += 1 }
-            }
             guard new + old == plan.sites.count else {
                 return couldNotTell("site-altered", "\(plan.sites.count - new - old) patch sites hold neither the jump nor the old bytes.")
             }
             switch header.phase {
             case .patched where new == plan.sites.count: return answer(.patched)
-            case .retired where new == 0, .prepared where new == 0: return answer(.retired)
+            case .retired where new == 0: return answer(.retired)
             case .applying, .reverting: return answer(.interrupted)
             default: return couldNotTell("header-contradicts", "the phase says \(header.phase) and \(new) of \(plan.sites.count) sites have the jump.")
             }

@@ -1,0 +1,52 @@
+// One look at one process: who it is, what is loaded, which patches are in it. The basis of `ps`, and of finding every
+// instance of a build.
+
+import ELF
+import LivePatch
+import ProcessControl
+
+public struct ProcessView: Sendable {
+    public var id: ProcessID
+    public var status: ProcessStatus
+    /// Path of the program as its own root shows it; nil when that cannot be read.
+    public var program: String?
+    public var objects: [LoadedObject]
+    public var patches: [FoundPatch]
+
+    /// Looks at a process. Throws `process-gone`, `process-unreadable` and the like.
+    public init(_ id: ProcessID, held: (PatchID) -> LivePatch?) throws {
+        let handle = try ProcessHandle(id)
+        self.id = id
+        status = try handle.status()
+        program = try? handle.executablePath()
+        guard !status.isKernelThread, !status.isEnded else {
+            objects = []
+            patches = []
+            return
+        }
+        let maps = try handle.mappings(), memory = try handle.memory()
+        objects = Instances.objects(in: maps, of: memory)
+        patches = PatchStates.find(in: maps, of: memory, objects: objects, held: held)
+    }
+}
+
+/// Every process, each with a view of it or the reason why there is none. Processes that end meanwhile are left out.
+public struct ProcessScan: Sendable {
+    public var views: [ProcessView] = []
+    /// Processes that may run anything: looking was not permitted, or failed.
+    public var unreadable: [(id: ProcessID, failure: Failure)] = []
+
+    /// `only`: these processes instead of all. Throws `proc-unreadable`.
+    public init(only: [ProcessID]? = nil, held: (PatchID) -> LivePatch?) throws(Failure) {
+        for id in try only ?? listProcesses() where id != ProcessID.own {
+            switch Result(catching: { try ProcessView(id, held: held) }) {
+            case .success(let view):
+                if !view.status.isKernelThread, !view.status.isEnded { views.append(view) }
+            case .failure(let failure as Failure):
+                if !failure.saysProcessIsGone || only != nil { unreadable.append((id, failure)) }
+            case .failure(let error):
+                unreadable.append((id, Failure("unexpected", "\(error)", at: "process \(id)")))
+            }
+        }
+    }
+}
