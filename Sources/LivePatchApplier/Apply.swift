@@ -154,8 +154,7 @@ public struct Applier: Sendable {
 
     // MARK: While it stands still
 
-    private func flip(_ plan: ApplyPlan, _ before: Target, forward: Bool, isReused: Bool, stub: Range<RuntimeAddress>?) throws -> ProcessOutcome {
-        var target = before
+    private func flip(_ plan: ApplyPlan, _ target: Target, forward: Bool, isReused: Bool, stub: Range<RuntimeAddress>?) throws -> ProcessOutcome {
         var quiet: [(range: Range<RuntimeAddress>, name: String)]
         if forward {
             quiet = plan.guarded.map { ($0.range, $0.name) }
@@ -168,6 +167,7 @@ public struct Applier: Sendable {
         let guarded = GuardedRanges(quiet)
         let header = plan.base + TargetHeader.phaseOffset
         let (during, after): (TargetHeader.Phase, TargetHeader.Phase) = forward ? (.applying, .patched) : (.reverting, .retired)
+        let words = WordReader(target.process)
         let clock = ContinuousClock()
         let deadline = clock.now + budget.timeout
         var attempts = 0
@@ -175,9 +175,9 @@ public struct Applier: Sendable {
         while attempts < budget.attemptsMax {
             attempts += 1
             // Stacks grow and threads come: the map must be that of this attempt.
-            target.maps = try target.handle.mappings()
+            let stacks = StackMap(try target.handle.mappings(), of: target.process)
             let stop = try tracer.withStopped(target.handle, timeout: budget.stopTimeout) { stopped throws -> [BlockingThread] in
-                let blocking = SafePoint.blocking(stopped, guarded, target)
+                let blocking = SafePoint.blocking(stopped, guarded, stacks, words)
                 guard blocking.isEmpty else { return blocking }
                 checkpoint(.stopped)
                 if let stub { try target.memory.write([UInt8](repeating: 0, count: stub.upperBound - stub.lowerBound), at: stub.lowerBound) }
@@ -229,7 +229,7 @@ struct Target {
     let process: ProcessID
     let handle: ProcessHandle
     let memory: ProcessMemory
-    var maps: [Mapping]
+    let maps: [Mapping]
     let objects: [LoadedObject]
     /// Our mapping of this patch, if there is one.
     let found: FoundPatch?

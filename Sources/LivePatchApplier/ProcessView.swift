@@ -38,8 +38,10 @@ public struct ProcessScan: Sendable {
 
     /// `only`: these processes instead of all. Throws `proc-unreadable`.
     public init(only: [ProcessID]? = nil, held: (PatchID) -> LivePatch?) throws(Failure) {
-        for id in try only ?? listProcesses() where id != ProcessID.own {
-            switch Result(catching: { try ProcessView(id, held: held) }) {
+        let ids: [ProcessID]
+        if let only { ids = only } else { ids = try listProcesses() }
+        for id in ids where id != ProcessID.own {
+            switch Self.look(id, held) {
             case .success(let view):
                 if !view.status.isKernelThread, !view.status.isEnded { views.append(view) }
             case .failure(let failure as Failure):
@@ -48,5 +50,9 @@ public struct ProcessScan: Sendable {
                 unreadable.append((id, Failure("unexpected", "\(error)", at: "process \(id)")))
             }
         }
+    }
+
+    private static func look(_ id: ProcessID, _ held: (PatchID) -> LivePatch?) -> Result<ProcessView, any Error> {
+        do { return .success(try ProcessView(id, held: held)) } catch { return .failure(error) }
     }
 }

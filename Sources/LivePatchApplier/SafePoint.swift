@@ -50,64 +50,66 @@ struct GuardedRanges: Sendable {
         return nil
     }
 
-    /// The first little-endian word of `stack` (from its 8-byte-aligned beginning) that points into a range.
-    func firstHit(in stack: [UInt8]) -> String? {
-        var at = 0
-        while at + 8 <= stack.count {
-            // The two top bytes of a user address are zero: most words are told by one comparison.
-            if stack[at + 7] == 0, stack[at + 6] == 0 {
-                var word: UInt64 = 0
-                for k in stride(from: 5, through: 0, by: -1) { word = word << 8 | UInt64(stack[at + k]) }
-                if word >= low, word <= high, let name = name(at: word, asReturn: true) { return name }
-            }
-            at += 8
-        }
-        return nil
+    /// Whether a word on a stack means that a thread may return into a range.
+    func returnsInto(_ word: UInt64) -> Bool { name(at: word, asReturn: true) != nil }
+
+    /// All addresses lie between these, both included.
+    var bounds: ClosedRange<UInt64> { low...max(low, high) }
+}
+
+/// What can be known of a process's stacks before it stops.
+struct StackMap: Sendable {
+    let maps: [Mapping]
+    private let main: Range<RuntimeAddress>?
+    private let process: ProcessID
+
+    init(_ maps: [Mapping], of process: ProcessID) {
+        self.maps = maps
+        self.process = process
+        main = maps.first { $0.path == "[stack]" }?.range
+    }
+
+    /// The live parts of a thread's stacks: from its stack pointer to the end of that mapping and, when it stands on another
+    /// than its natural one (a signal handler's, a coroutine's), all of the natural one. Nil where that cannot be told.
+    func live(_ thread: StoppedThread) -> [Range<RuntimeAddress>]? {
+        let pointer = RuntimeAddress(thread.stackPointer.value & ~7)
+        guard let here = maps.mapping(at: pointer)?.range, here.upperBound - pointer <= GuardedRanges.stackMax else { return nil }
+        // The main thread's stack is named; the others' thread control block lies at the top of theirs.
+        let natural = thread.id.value == process.value ? main : maps.mapping(at: thread.threadPointer)?.range
+        guard let natural, natural != here else { return [pointer..<here.upperBound] }
+        guard natural.upperBound - natural.lowerBound <= GuardedRanges.stackMax else { return nil }
+        return [pointer..<here.upperBound, natural]
     }
 }
 
 enum SafePoint {
     /// Threads that are in a guarded range or may return into one. All threads of the process stand still.
-    static func blocking(_ stopped: borrowing StoppedProcess, _ guarded: GuardedRanges, _ target: Target) -> [BlockingThread] {
+    static func blocking(
+        _ stopped: borrowing StoppedProcess, _ guarded: GuardedRanges, _ stacks: StackMap, _ words: WordReader
+    ) -> [BlockingThread] {
         var result: [BlockingThread] = []
         for thread in stopped.threads {
             if let name = guarded.name(at: thread.instructionPointer.value, asReturn: false) {
                 result.append(BlockingThread(thread: thread.id, function: name, isExecuting: true))
                 continue
             }
-            for stack in target.stacks(of: thread) {
-                guard let range = stack else {
-                    result.append(BlockingThread(thread: thread.id, function: "a stack that cannot be read", isExecuting: false))
-                    break
+            guard let ranges = stacks.live(thread) else {
+                result.append(BlockingThread(thread: thread.id, function: unreadable, isExecuting: false))
+                continue
+            }
+            for range in ranges {
+                switch words.first(in: range, between: guarded.bounds, where: guarded.returnsInto) {
+                case .none: continue
+                case .found(let word):
+                    result.append(BlockingThread(thread: thread.id, function: guarded.name(at: word, asReturn: true) ?? "", isExecuting: false))
+                case .unreadable:
+                    result.append(BlockingThread(thread: thread.id, function: unreadable, isExecuting: false))
                 }
-                guard let bytes = try? target.memory.read(at: range.lowerBound, count: range.upperBound - range.lowerBound) else {
-                    result.append(BlockingThread(thread: thread.id, function: "a stack that cannot be read", isExecuting: false))
-                    break
-                }
-                if let name = guarded.firstHit(in: bytes) {
-                    result.append(BlockingThread(thread: thread.id, function: name, isExecuting: false))
-                    break
-                }
+                break
             }
         }
         return result
     }
-}
 
-extension Target {
-    /// The live parts of a thread's stacks: from its stack pointer to the end of that mapping and, when it stands on another
-    /// than its natural one (a signal handler's, a coroutine's), all of the natural one. Nil stands for "cannot be told".
-    func stacks(of thread: StoppedThread) -> [Range<RuntimeAddress>?] {
-        let pointer = RuntimeAddress(thread.stackPointer.value & ~7)
-        guard let here = maps.mapping(at: pointer), here.range.upperBound - pointer <= GuardedRanges.stackMax else { return [nil] }
-        var result: [Range<RuntimeAddress>?] = [pointer..<here.range.upperBound]
-        // The main thread's stack is named; the others' thread control block lies at the top of theirs.
-        let isMain = thread.id.value == process.value
-        let natural = isMain ? maps.first { $0.path == "[stack]" } : maps.mapping(at: thread.threadPointer)
-        if let natural, natural.range != here.range, natural.permissions.contains(.write), natural.permissions.contains(.execute) == false {
-            let size = natural.range.upperBound - natural.range.lowerBound
-            result.append(size <= GuardedRanges.stackMax ? natural.range : nil)
-        }
-        return result
-    }
+    private static let unreadable = "a stack that cannot be read"
 }
