@@ -164,48 +164,36 @@ public struct Applier: Sendable {
         }
         // The stub that mapped the patch has done its work; when nobody is in it any more its bytes go.
         if let stub { quiet.append((stub, "the call that mapped the patch")) }
-        let guarded = GuardedRanges(quiet)
-        let header = plan.base + TargetHeader.phaseOffset
-        let (during, after): (TargetHeader.Phase, TargetHeader.Phase) = forward ? (.applying, .patched) : (.reverting, .retired)
-        let words = WordReader(target.process)
+        let guarded = GuardedRanges(quiet), words = WordReader(target.process)
+        let change = SiteSwitch(plan: plan, forward: forward, stub: stub, memory: target.memory, checkpoint: checkpoint)
         let clock = ContinuousClock()
         let deadline = clock.now + budget.timeout
         var attempts = 0
-        var blocking: [BlockingThread] = []
+        var last: ProcessOutcome = .blocked([], attempts: 0)
         while attempts < budget.attemptsMax {
             attempts += 1
             // Stacks grow and threads come: the map must be that of this attempt.
             let stacks = StackMap(try target.handle.mappings(), of: target.process)
-            let stop = try tracer.withStopped(target.handle, timeout: budget.stopTimeout) { stopped throws -> [BlockingThread] in
-                let blocking = SafePoint.blocking(stopped, guarded, stacks, words)
-                guard blocking.isEmpty else { return blocking }
-                checkpoint(.stopped)
-                if let stub { try target.memory.write([UInt8](repeating: 0, count: stub.upperBound - stub.lowerBound), at: stub.lowerBound) }
-                try target.memory.write(word(during.rawValue), at: header)
-                checkpoint(.headerWritten)
-                for (i, site) in plan.sites.enumerated() {
-                    try target.memory.write(forward ? site.new : site.old, at: site.address)
-                    checkpoint(.siteWritten(i))
+            do {
+                let stop = try tracer.withStopped(target.handle, timeout: budget.stopTimeout) { stopped throws -> [BlockingThread] in
+                    let blocking = SafePoint.blocking(stopped, guarded, stacks, words)
+                    if blocking.isEmpty { try change.perform() }
+                    return blocking
                 }
-                for site in plan.sites {
-                    guard try target.memory.read(at: site.address, count: site.new.count) == (forward ? site.new : site.old) else {
-                        throw Failure("read-back", "a patch site does not read back as written.", at: "process \(target.process) \(site.function)")
-                    }
+                if stop.value.isEmpty {
+                    checkpoint(.released)
+                    return try verified(
+                        plan, target, forward: forward,
+                        TransitionReport(pause: stop.pause, attempts: attempts, mappedBytes: plan.layout.size, isReused: isReused))
                 }
-                try target.memory.write(word(after.rawValue), at: header)
-                checkpoint(.phaseWritten)
-                return []
+                last = .blocked(stop.value, attempts: attempts)
+            } catch let failure as Failure where failure.code == "stop-timeout" {
+                last = .refused(failure)
             }
-            if stop.value.isEmpty {
-                checkpoint(.released)
-                return try verified(plan, target, forward: forward, TransitionReport(
-                    pause: stop.pause, attempts: attempts, mappedBytes: plan.layout.size, isReused: isReused))
-            }
-            blocking = stop.value
             if clock.now >= deadline { break }
             tracer.rest(attempts)
         }
-        return .blocked(blocking, attempts: attempts)
+        return last
     }
 
     /// Reads everything back after the release: only this makes "patched" true.
@@ -220,8 +208,6 @@ public struct Applier: Sendable {
         }
     }
 }
-
-private func word(_ value: UInt32) -> [UInt8] { (0..<4).map { UInt8(truncatingIfNeeded: value >> UInt32(8 * $0)) } }
 
 /// One process as it was looked at, before anything is done to it.
 struct Target {
