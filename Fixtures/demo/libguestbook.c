@@ -73,13 +73,15 @@ static __attribute__((noinline)) long sent(const char *from, const char *text, s
 static size_t echo(struct gb_session *s, const char *text, size_t length, char *reply, size_t room) {
     char *from;
     long claimed = strtol(text, &from, 10);
-    (void)s, (void)length;
+    (void)s;
+    if (from == text || from == text + length) return say(reply, room, "ERR echo what?");
     if (*from == ' ') from++;
 #ifdef FIXED
     if (claimed > sent(from, text, length)) return say(reply, room, "ERR you ask for more than you sent");
 #endif
-    // Inside the desk whatever the client claims: this demonstration leaks, but does not crash.
-    if (claimed < 0 || claimed > (char *)(&desk + 1) - from || (size_t)claimed + 32 > room)
+    // Inside the desk whatever the client claims, as the notes lie behind the line: this demonstration leaks, but does
+    // not crash.
+    if (claimed < 0 || claimed > (long)sizeof desk.notes || (size_t)claimed + 32 > room)
         return say(reply, room, "ERR out of paper");
     size_t n = (size_t)snprintf(reply, room, "OK %ld ", claimed);
     memcpy(reply + n, from, (size_t)claimed);

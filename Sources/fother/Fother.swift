@@ -5,6 +5,5 @@ import ArgumentParser
 @main
 struct Fother: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "fother",
-        abstract: "Closes known holes in running software, without restarting it.")
+        commandName: "fother", abstract: "Closes known holes in running software, without restarting it.", subcommands: [DemoCommand.self])
 }
