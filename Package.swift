@@ -53,6 +53,7 @@ let package = Package(
         tests("RoomsTests", []),
         tests("ProcessControlTests", ["ELF", "ProcessControl"]),
         tests("AdvisoriesTests", ["Advisories"]),
+        tests("LivePatchBuilderTests", ["ELF", "MachineCode", "ProcessControl", "LivePatch", "LivePatchBuilder"]),
         // benchmarks: medians and ratios, never run by tests
         .executableTarget(
             name: "bench-build", dependencies: ["ELF", "LivePatch", "LivePatchBuilder"], path: "Benchmarks/Build", swiftSettings: strict),

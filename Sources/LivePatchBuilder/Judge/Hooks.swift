@@ -15,7 +15,8 @@ struct Hooks {
         let atStart = Self.runAtStart(c.old)
         let before = Signature(c.old), after = Signature(c.new)
         for n in moved.functions {
-            guard let o = c.match.oldOf[n], case .changed = c.relation[n] else { continue }
+            // What moves only because a part of it changed is entered like the rest: its unchanged code leads to the new part.
+            guard let o = c.match.oldOf[n] else { continue }
             let a = c.old.functions[o], name = c.new.name(n)
             let taken = oldTaken.contains(o)
             guard a.isExported || !a.names.isEmpty && c.match.basis[n] == .name || entered[o] != nil || taken else { continue }
