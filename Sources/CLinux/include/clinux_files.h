@@ -7,6 +7,8 @@
 /// openat(2) with O_CLOEXEC; `directory` may be AT_FDCWD.
 int fother_openat(int directory, const char *path, int flags);
 int fother_close(int fd);
+/// Opens a regular file for reading; -EINVAL for anything else. Never blocks on a pipe and never opens a terminal.
+int fother_open_regular(const char *path);
 /// Reads until `size` bytes or the end of the file; a short count means the end.
 int64_t fother_read_full(int fd, void *buffer, size_t size);
 /// One read(2), retried on EINTR.

@@ -14,6 +14,10 @@ struct DemoCommand: ParsableCommand {
         commandName: "demo", abstract: "Watch a running service being attacked, patched without a restart, and attacked again.")
 
     func run() throws {
+        try Program.run { try tell() }
+    }
+
+    private func tell() throws -> Int32 {
         let story = Story()
         let start = ContinuousClock.now
         story.title("fother demo", "a hole in a running service is closed, and nobody notices but the attacker")
@@ -44,6 +48,7 @@ struct DemoCommand: ParsableCommand {
         try attack(service, story, leaks: true, "open again: it was the patch that closed it")
         try visit(service, story)
         story.end("Done in \(time(ContinuousClock.now - start)). Everything was stopped and removed.")
+        return Exit.done
     }
 
     private func attack(_ service: DemoService, _ story: Story, leaks: Bool, _ moral: String) throws {

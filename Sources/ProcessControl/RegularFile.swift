@@ -1,0 +1,31 @@
+// Reads files that others may own: regular ones only, with a cap, into memory. A mapped file that is truncated kills its
+// reader; a pipe in a file's place would block it.
+
+import CLinux
+import ELF
+import Glibc
+
+public enum RegularFile {
+    /// The whole file. Failures: `file-unreadable` with the reason, `limit-exceeded`.
+    public static func read(_ path: String, limitBytes: Int = ELFFile.bytesMax) throws(Failure) -> [UInt8] {
+        let bytes: [UInt8]?
+        do { bytes = try open(path).readToEnd(limitBytes: limitBytes) } catch { throw unreadable(path, error) }
+        guard let bytes else { throw Failure("limit-exceeded", "the file is larger than \(limitBytes) bytes.", at: path) }
+        return bytes
+    }
+
+    /// The first `count` bytes, or all when there are fewer.
+    public static func prefix(_ path: String, count: Int) throws(Failure) -> [UInt8] {
+        do { return try open(path).read(at: 0, count: count) } catch { throw unreadable(path, error) }
+    }
+
+    private static func open(_ path: String) throws(Errno) -> Descriptor {
+        let fd = unsafe fother_open_regular(path)
+        guard fd >= 0 else { throw Errno(fd) }
+        return Descriptor(owning: fd)
+    }
+
+    private static func unreadable(_ path: String, _ error: Errno) -> Failure {
+        Failure("file-unreadable", error.code == EINVAL ? "it is not a regular file." : "it cannot be read: \(error.text).", at: path)
+    }
+}

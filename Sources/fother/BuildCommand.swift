@@ -1,0 +1,143 @@
+// `fother build OLD NEW`: derives patches from two builds.
+
+import ArgumentParser
+import ELF
+import Foundation
+import LivePatch
+import LivePatchBuilder
+
+struct BuildCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "build", abstract: "Derive a live patch by comparing the vulnerable build with the fixed one.",
+        discussion: """
+            OLD and NEW are each an ELF file, a .deb, or package=version (what is installed, else from the archive; nothing is \
+            installed and the system's configuration stays as it is). OLD may also be pid:PID:OBJECT, the file behind a mapping.
+
+            A refusal writes no file. Exit: 0 patch written or nothing to do, 2 refused or to be reviewed, 1 error.
+            """)
+
+    @Argument(help: "The vulnerable build.") var old: String
+    @Argument(help: "The fixed build.") var new: String
+    @Option(name: .shortAndLong, help: "Patch file to write, or a folder when several objects changed.") var output: String?
+    @Option(help: "Consider only this ELF object of a package.") var object: String?
+    @Flag(help: "Print JSON, schema fother.build/1.") var json = false
+
+    struct Result: Encodable {
+        var object: String
+        /// `patch`, `nothing-to-do`, `refused` or `failed`.
+        var outcome: String
+        var file: String?
+        var id: String?
+        var manifest: Manifest?
+        var statistics: BuildStatistics?
+        var failure: FailureValue?
+    }
+    struct Report: Encodable {
+        var schema = "fother.build/1"
+        var results: [Result]
+    }
+
+    func run() throws {
+        try Program.run {
+            Output.progress("reading \(old)")
+            let cache = PackageCache(folder: PatchStore.cacheFolder)
+            let a = try BuildInput.read(old, only: object, cache: cache)
+            Output.progress("reading \(new)")
+            let b = try BuildInput.read(new, only: object, cache: cache)
+            let pairs = BuildInput.pairs(a, b).filter { $0.old.bytes != $0.new.bytes }
+            let cves = BuildInput.cves(a, b)
+            var results: [Result] = []
+            var files: [(Result, [UInt8])] = []
+            for pair in pairs {
+                Output.progress("comparing \(pair.old.path)")
+                var result = Result(object: pair.old.path, outcome: "failed")
+                do {
+                    let built = try build(
+                        old: pair.old.bytes, new: pair.new.bytes,
+                        BuildContext(object: pair.old.path, package: a.package ?? b.package, oldVersion: a.version, newVersion: b.version, cves: cves))
+                    result.manifest = built.manifest
+                    result.statistics = built.statistics
+                    switch built.outcome {
+                    case .nothingToDo: result.outcome = "nothing-to-do"
+                    case .refused: result.outcome = "refused"
+                    case .patch(let bytes):
+                        result.outcome = "patch"
+                        result.id = PatchID(of: bytes).description
+                        files.append((result, bytes))
+                    }
+                } catch let failure as Failure {
+                    result.failure = FailureValue(failure)
+                }
+                results.append(result)
+            }
+            Output.progressDone()
+            try write(files, &results)
+            if json { try Output.json(Report(results: results)) } else { show(results, a, b, cves) }
+            let needsAction = results.contains { $0.outcome == "refused" || $0.outcome == "failed" || $0.manifest?.verdict == .review }
+            return needsAction ? Exit.actionNeeded : Exit.done
+        }
+    }
+
+    /// One patch goes to the file that was named; several go into the folder that was named.
+    private func write(_ files: [(Result, [UInt8])], _ results: inout [Result]) throws {
+        for (result, bytes) in files {
+            let name = (result.object as NSString).lastPathComponent + "-" + (result.manifest?.buildID.prefix(8) ?? "") + ".fother"
+            var path = output ?? name
+            if let output, files.count > 1 || Self.isFolder(output) {
+                try FileManager.default.createDirectory(atPath: output, withIntermediateDirectories: true)
+                path = output + "/" + name
+            }
+            do { try Data(bytes).write(to: URL(fileURLWithPath: path), options: .atomic) } catch {
+                throw Failure("output-unwritable", "the patch cannot be written: \(error.localizedDescription).", at: path)
+            }
+            if let i = results.firstIndex(where: { $0.object == result.object }) { results[i].file = path }
+        }
+    }
+
+    private static func isFolder(_ path: String) -> Bool {
+        (try? FileManager.default.attributesOfItem(atPath: path))?[.type] as? FileAttributeType == .typeDirectory
+    }
+
+    private func show(_ results: [Result], _ a: BuildInput, _ b: BuildInput, _ cves: [String]) {
+        if let package = a.package ?? b.package, let from = a.version, let to = b.version { Output.line("\(Theme.strong(package))  \(from) -> \(to)") }
+        if !cves.isEmpty { Output.line("named in the changelog between them: \(cves.joined(separator: ", "))") }
+        if results.isEmpty { Output.line("No object differs: there is nothing to patch.") }
+        for result in results {
+            Output.line()
+            Output.line(Theme.strong(result.object))
+            if let f = result.failure { Output.line("  \(Theme.exposed("failed"))  \(f.sentence) \(f.remedy)  [\(f.code)]") }
+            if let s = result.statistics {
+                Output.line(
+                    "  \(s.newFunctions) functions: \(s.same) the same" + (s.linesOnly > 0 ? ", \(s.linesOnly) with other line numbers" : "")
+                        + ", \(s.changed) changed, \(s.added) added")
+            }
+            switch result.outcome {
+            case "nothing-to-do": Output.line("  \(Theme.good("nothing to do"))  no function differs; a process gains nothing from a patch")
+            case "refused": Output.line("  \(Theme.exposed("refused"))  no patch was written, because:")
+            case "patch":
+                let verdict = result.manifest?.verdict == .pass ? Theme.good("pass") : Theme.review("review")
+                Output.line("  \(verdict)  \(result.file ?? "")  id \(result.id?.prefix(12) ?? "")")
+            default: break
+            }
+            if let manifest = result.manifest { FindingsText.show(manifest.findings) }
+        }
+    }
+}
+
+/// Findings for people: what refuses first, and not all of a hundred.
+enum FindingsText {
+    static let reviewsMax = 10
+
+    static func show(_ findings: [Finding]) {
+        let refusing = findings.filter { $0.verdict == .refuse }, others = findings.filter { $0.verdict != .refuse }
+        for f in refusing { show(f) }
+        for f in others.prefix(reviewsMax) { show(f) }
+        if others.count > reviewsMax { Output.line("    and \(others.count - reviewsMax) more to review (--json lists all)") }
+    }
+
+    private static func show(_ f: Finding) {
+        let paint = f.verdict == .refuse ? Theme.exposed : Theme.review
+        Output.line("    \(paint(f.key))  \(f.sentence)")
+        if !f.remedy.isEmpty { Output.line("      " + Theme.quiet(f.remedy)) }
+    }
+}

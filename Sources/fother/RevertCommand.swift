@@ -1,0 +1,41 @@
+// `fother revert ID`: puts the old code back.
+
+import ArgumentParser
+import ELF
+import Foundation
+import LivePatch
+import LivePatchApplier
+import ProcessControl
+
+struct RevertCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "revert", abstract: "Put the old code back in every process that runs a patch, or in chosen ones.",
+        discussion: "The patch's memory stays mapped, as old pointers may reach it, and is used again. Exit codes as for apply.")
+
+    @Argument(help: "The id of a patch (its beginning will do), or the patch file.") var patch: String
+    @Option(help: "Only this process (may be repeated).") var pid: [Int32] = []
+    @Flag(help: "Print JSON, schema fother.revert/1.") var json = false
+
+    func run() throws {
+        try Program.run {
+            let live = try PatchStore().find(patch)
+            let scan = try ProcessScan(only: pid.isEmpty ? nil : pid.map { ProcessID($0) }, held: { $0 == live.id ? live : nil })
+            let applier = Applier(Tracer())
+            var lines = scan.unreadable.map { TransitionLine($0.id, unreadable: $0.failure) }
+            for view in scan.views where !pid.isEmpty || view.patches.contains(where: { $0.header?.patch == live.id }) {
+                Output.progress("process \(view.id) \(view.status.name)")
+                let name = view.program.map { ($0 as NSString).lastPathComponent } ?? view.status.name
+                lines.append(TransitionLine(view.id, name, applier.revert(live, in: view.id)))
+            }
+            Output.progressDone()
+            let result = TransitionResult(
+                schema: "fother.revert/1", id: live.id.description, buildID: live.buildID.description, accepted: [],
+                processes: lines.sorted { $0.pid < $1.pid })
+            if json { try Output.json(result) } else {
+                Output.line("\(Theme.strong(live.manifest.object))  patch \(live.id.short)")
+                result.show("No process has this patch.")
+            }
+            return result.exit
+        }
+    }
+}

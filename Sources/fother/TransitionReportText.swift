@@ -1,0 +1,104 @@
+// What apply and revert say about each process: one table, one JSON, one exit code.
+
+import ELF
+import LivePatch
+import LivePatchApplier
+import ProcessControl
+
+struct TransitionLine: Encodable {
+    var pid: Int32
+    var program: String
+    /// patched, already-patched, reverted, not-patched, refused, blocked, could-not-tell, gone.
+    var outcome: String
+    var pauseMicroseconds: Double?
+    var attempts: Int?
+    var mappedBytes: Int?
+    var blocking: [String]?
+    var failure: FailureValue?
+
+    init(_ pid: ProcessID, _ program: String, _ outcome: ProcessOutcome) {
+        self.pid = pid.value
+        self.program = program
+        switch outcome {
+        case .patched(let r):
+            self.outcome = "patched"
+            set(r)
+        case .reverted(let r):
+            self.outcome = "reverted"
+            set(r)
+        case .alreadyPatched: self.outcome = "already-patched"
+        case .notPatched: self.outcome = "not-patched"
+        case .notAffected: self.outcome = "not-affected"
+        case .gone: self.outcome = "gone"
+        case .refused(let f):
+            self.outcome = "refused"
+            failure = FailureValue(f)
+        case .couldNotTell(let f):
+            self.outcome = "could-not-tell"
+            failure = FailureValue(f)
+        case .blocked(let threads, let attempts):
+            self.outcome = "blocked"
+            self.attempts = attempts
+            blocking = threads.map { "thread \($0.thread) \($0.isExecuting ? "runs" : "will return into") \($0.function)" }
+        }
+    }
+
+    init(_ pid: ProcessID, unreadable failure: Failure) {
+        self.pid = pid.value
+        program = "?"
+        outcome = "could-not-tell"
+        self.failure = FailureValue(failure)
+    }
+
+    private mutating func set(_ r: TransitionReport) {
+        pauseMicroseconds = (Double(r.pause.components.attoseconds) / 1e12 + Double(r.pause.components.seconds) * 1e6).rounded()
+        attempts = r.attempts
+        mappedBytes = r.mappedBytes
+    }
+
+    var text: (word: Table.Cell, detail: String) {
+        switch outcome {
+        case "patched", "reverted":
+            let stops = attempts.map { $0 == 1 ? "" : ", \($0) stops" } ?? ""
+            return (.init(outcome, Theme.good), "read back; stood still for \(Int(pauseMicroseconds ?? 0)) us\(stops); \((mappedBytes ?? 0) / 1024) KiB mapped")
+        case "already-patched": return (.init("already patched", Theme.good), "read back; nothing was done")
+        case "not-patched": return (.init("not patched", Theme.quiet), "nothing was done")
+        case "not-affected": return (.init("not affected", Theme.quiet), "the build is not loaded")
+        case "gone": return (.init("gone", Theme.quiet), "the process ended")
+        case "blocked":
+            return (.init("declined", Theme.review), "no safe moment in \(attempts ?? 0) stops: \((blocking ?? []).prefix(3).joined(separator: ", ")); nothing was changed")
+        case "could-not-tell": return (.init("could not tell", Theme.review), sentence)
+        default: return (.init("refused", Theme.exposed), sentence)
+        }
+    }
+
+    private var sentence: String { failure.map { "\($0.sentence) \($0.remedy) [\($0.code)]" } ?? "" }
+}
+
+struct TransitionResult: Encodable {
+    var schema: String
+    var id: String
+    var buildID: String
+    var accepted: [Acceptance]
+    var processes: [TransitionLine]
+
+    /// 0 only if every process is as asked.
+    var exit: Int32 {
+        if processes.contains(where: { $0.outcome == "could-not-tell" }) { return Exit.couldNotTell }
+        if processes.contains(where: { $0.outcome == "refused" || $0.outcome == "blocked" }) { return Exit.actionNeeded }
+        return Exit.done
+    }
+
+    func show(_ none: String) {
+        guard !processes.isEmpty else {
+            Output.line(none)
+            return
+        }
+        var table = Table("PID", "PROGRAM", "RESULT", "")
+        for p in processes {
+            let (word, detail) = p.text
+            table.add(.init("\(p.pid)"), .init(p.program), word, .init(detail))
+        }
+        table.print()
+    }
+}
