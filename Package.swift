@@ -53,6 +53,8 @@ let package = Package(
         tests("RoomsTests", []),
         tests("ProcessControlTests", ["ELF", "ProcessControl"]),
         tests("AdvisoriesTests", ["Advisories"]),
+        .testTarget(
+            name: "CorpusTests", dependencies: ["ELF", "ProcessControl", "fother"], exclude: ["Fixtures"], swiftSettings: strict),
         tests("LivePatchBuilderTests", ["ELF", "MachineCode", "ProcessControl", "LivePatch", "LivePatchBuilder"]),
         // benchmarks: medians and ratios, never run by tests
         .executableTarget(

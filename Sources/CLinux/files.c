@@ -1,3 +1,4 @@
+// Files, directories and other processes' memory: see clinux_files.h.
 #define _GNU_SOURCE 1
 #include "clinux.h"
 #include <errno.h>

@@ -1,3 +1,4 @@
+// Opening only what is a regular file: see clinux_files.h.
 #define _GNU_SOURCE 1
 #include "clinux.h"
 #include <errno.h>

@@ -1,3 +1,4 @@
+// Starting and ending other programs: see clinux_spawn.h.
 #define _GNU_SOURCE 1
 #include "clinux.h"
 #include <errno.h>

@@ -1,3 +1,4 @@
+// ptrace and the thread that uses it: see clinux_trace.h.
 #define _GNU_SOURCE 1
 #include "clinux.h"
 #include <errno.h>

@@ -1,3 +1,4 @@
+// The memory map is text that others choose: what is read from it, and what is refused.
 import ELF
 import ProcessControl
 import Testing

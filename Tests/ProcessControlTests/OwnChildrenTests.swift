@@ -1,3 +1,4 @@
+// Processes that the tests start themselves, looked at and ended as the program does it.
 import ELF
 import Glibc
 @testable import ProcessControl

@@ -23,8 +23,8 @@ let rooms: [Room] = [
         name: "Advisories", may: ["ELF"],
         because: "turns advisory text and package databases into values; it never looks at processes"),
     Room(
-        name: "LivePatch", may: ["ELF", "MachineCode", "Crypto"],
-        because: "holds the meaning of a patch as pure values; it never touches a process"),
+        name: "LivePatch", may: ["ELF", "MachineCode", "Crypto", "Foundation"],
+        because: "holds the meaning of a patch as pure values (Foundation writes the manifest's JSON); it never touches a process"),
     Room(
         name: "LivePatchBuilder",
         may: ["ELF", "MachineCode", "ProcessControl", "Advisories", "LivePatch", "Foundation"],
