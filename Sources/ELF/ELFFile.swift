@@ -203,6 +203,16 @@ public struct ELFFile: Sendable {
         return nil
     }
 
+    /// The NUL-terminated text at `a`, without the NUL; nil when it does not end within `limit` bytes or is not in the file.
+    public func text(at a: LinkAddress, limit: Int) -> String? {
+        for s in segments where s.type == Segment.load && s.contains(a) {
+            let at = a - s.address
+            guard at < s.fileSize else { return nil }
+            return bytes.string(Int(s.offset.value) + at, limit: min(limit, s.fileSize - at))
+        }
+        return nil
+    }
+
     public func u64(at a: LinkAddress) -> UInt64? {
         guard let raw = read(a, 8) else { return nil }
         return raw.reversed().reduce(0) { $0 << 8 | UInt64($1) }

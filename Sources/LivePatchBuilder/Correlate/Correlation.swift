@@ -125,9 +125,10 @@ struct Correlation: Sendable {
     /// Function pointers in data that stand at the same place between pointers known to be the same.
     private func pointerPairs() -> [(Int, Int)] {
         func pointers(_ image: CodeImage) -> [(address: LinkAddress, function: Int)] {
-            image.file.relocations.filter { $0.type == Relocation.relative }.compactMap { r in
-                let target = LinkAddress(UInt64(bitPattern: r.addend))
-                guard let f = image.function(at: target), image.functions[f].start == target, !image.isGOT(r.address) else { return nil }
+            image.file.relocations.compactMap { r in
+                guard let target = image.target(of: r), let f = image.function(at: target), image.functions[f].start == target,
+                    !image.isGOT(r.address)
+                else { return nil }
                 return (r.address, f)
             }.sorted { $0.address < $1.address }
         }

@@ -16,6 +16,11 @@ struct LineNumbers: Sendable {
     static let lineMin: Int64 = 20
     static let lineMax: Int64 = 400_000
     static let shiftMax: Int64 = 20_000
+    static let suffixes = [".c", ".h", ".cc", ".hh", ".cpp", ".hpp", ".cxx", ".y", ".l", ".inc"]
+    /// Instructions around a constant in which the name of its file is looked for.
+    static let window = 12
+    /// Call sites that a parameter must have before it counts as a line although no file name goes along.
+    static let namelessSitesMin = 12
 
     /// Whom a call goes to, so that calls in two builds can be told to be the same.
     enum Callee: Hashable { case symbol(String), function(Int) }
@@ -24,7 +29,13 @@ struct LineNumbers: Sendable {
         case argument(Callee, register: UInt8)
         case field(displacement: Int, bytes: Int)
     }
-    private struct Sites { var count = 0, values: Set<Int64> = [] }
+    private struct Sites {
+        var count = 0, values: Set<Int64> = []
+        /// Sites where the name of a source file goes along.
+        var withFile = 0
+        /// Sites whose constant is a multiple of four: lines are that at every fourth place, sizes and limits mostly.
+        var round = 0
+    }
     /// One function that differs in what could be line numbers, all moved by the same distance.
     private struct Candidate {
         var function: Int
@@ -37,6 +48,7 @@ struct LineNumbers: Sendable {
     }
 
     private let image: CodeImage
+    private let files: Set<LinkAddress>
     /// Exported functions: calls to them go through the PLT, and are calls inside the object all the same.
     private let exported: [String: Int]
     private var sites: [Parameter: Sites] = [:]
@@ -48,14 +60,19 @@ struct LineNumbers: Sendable {
     /// Learns from the new build which parameters hold line numbers.
     init(_ image: CodeImage) {
         self.image = image
+        files = Self.fileNames(image)
         var exported: [String: Int] = [:]
         for f in image.functions where f.isExported { for name in f.names { exported[name] = f.index } }
         self.exported = exported
         for f in image.functions {
             for (n, i) in f.instructions.enumerated() {
                 guard let value = Self.constant(i), let p = parameter(f, at: n) else { continue }
-                sites[p, default: Sites()].count += 1
-                sites[p]?.values.insert(value)
+                var s = sites[p] ?? Sites()
+                s.count += 1
+                s.values.insert(value)
+                if value % 4 == 0 { s.round += 1 }
+                if namesFile(f, near: n) { s.withFile += 1 }
+                sites[p] = s
             }
         }
     }
@@ -90,10 +107,41 @@ struct LineNumbers: Sendable {
                 default: return nil
                 }
             }
-            if i.reads & register.bit != 0 || i.writes & register.bit != 0 { return nil }
-            if i.flow == .jump || i.flow == .return || i.flow == .stop { return nil }
+            if i.reads & register.bit != 0 || i.writes & register.bit != 0 || i.flow != .next { return nil }
         }
         return nil
+    }
+
+    /// True when the name of a source file is loaded near instruction `n`, on the same way to the same call.
+    private func namesFile(_ f: CodeFunction, near n: Int) -> Bool {
+        func isName(_ k: Int) -> Bool {
+            let i = f.instructions[k]
+            guard i.takesAddress, let field = i.ripRelative else { return false }
+            return files.contains(f.start + (i.end + field.distance))
+        }
+        for k in stride(from: n - 1, through: max(0, n - Self.window), by: -1) {
+            if f.instructions[k].flow != .next { break }
+            if isName(k) { return true }
+        }
+        for k in n + 1..<max(n + 1, min(f.instructions.count, n + Self.window)) {
+            if f.instructions[k].flow != .next { break }
+            if isName(k) { return true }
+        }
+        return false
+    }
+
+    /// Where read-only text that something refers to ends like the name of a source file.
+    private static func fileNames(_ image: CodeImage) -> Set<LinkAddress> {
+        var result: Set<LinkAddress> = [], seen: Set<LinkAddress> = []
+        for f in image.functions {
+            for r in f.references where r.kind == .address && seen.insert(r.target).inserted {
+                guard let section = image.file.section(at: r.target), !section.isWritable, !section.isExecutable,
+                    let text = image.file.text(at: r.target, limit: 256), suffixes.contains(where: text.hasSuffix)
+                else { continue }
+                result.insert(r.target)
+            }
+        }
+        return result
     }
 
     private enum Trust { case known, learned, rare, no }
@@ -114,7 +162,10 @@ struct LineNumbers: Sendable {
         }
         // Lines differ at nearly every call; sizes, flags and limits recur.
         guard let s = sites[p], s.values.count * 10 >= s.count * 8 else { return .no }
-        return s.count >= 4 ? .learned : .rare
+        if s.withFile * 10 >= s.count * 8 { return s.count >= 4 ? .learned : .rare }
+        // Without a file name, limits that were all lowered by one would look the same: ask for many, and for odd ones.
+        guard case .argument = p, s.count >= Self.namelessSitesMin, s.round * 2 <= s.count else { return .no }
+        return .learned
     }
 
     /// Those of the pairs (index in the old build, in the new one) that differ in line numbers and in nothing else.

@@ -125,12 +125,7 @@ struct CodeImage: Sendable {
         readPLT()
         try findFunctions()
         for i in functions.indices { decodeFunction(i) }
-        for r in file.relocations {
-            if r.type == Relocation.relative || r.type == Relocation.irelative { pointedTo.insert(LinkAddress(UInt64(bitPattern: r.addend))) }
-            if r.type == Relocation.abs64, r.symbol < file.dynamicSymbols.count {
-                pointedTo.insert(file.dynamicSymbols[r.symbol].value + Int(truncatingIfNeeded: r.addend))
-            }
-        }
+        for r in file.relocations { if let target = target(of: r) { pointedTo.insert(target) } }
     }
 
     // MARK: Looking things up
@@ -162,6 +157,18 @@ struct CodeImage: Sendable {
     /// A dynamic symbol's name as it is the same in two builds.
     func symbolKey(_ index: Int) -> String {
         index > 0 && index < file.dynamicSymbols.count ? file.dynamicSymbols[index].key : ""
+    }
+
+    /// The place in this image whose address the loader writes; nil for imports and for what is no address. An indirect
+    /// function counts as its resolver.
+    func target(of r: Relocation) -> LinkAddress? {
+        switch r.type {
+        case Relocation.relative, Relocation.irelative: return LinkAddress(UInt64(bitPattern: r.addend))
+        case Relocation.abs64, Relocation.globDat, Relocation.jumpSlot:
+            guard r.symbol > 0, r.symbol < file.dynamicSymbols.count, file.dynamicSymbols[r.symbol].isDefined else { return nil }
+            return file.dynamicSymbols[r.symbol].value + Int(truncatingIfNeeded: r.addend)
+        default: return nil
+        }
     }
 
     func key(of r: Relocation) -> SlotKey? {

@@ -72,9 +72,9 @@ struct Hooks {
     private static func runAtStart(_ image: CodeImage) -> Set<Int> {
         var result: Set<Int> = []
         for r in image.file.relocations {
-            let isConstructor = r.type == Relocation.relative && image.file.section(at: r.address)?.name == ".init_array"
+            let isConstructor = image.file.section(at: r.address)?.name.hasSuffix("init_array") ?? false
             guard isConstructor || r.type == Relocation.irelative else { continue }
-            if let f = image.function(at: LinkAddress(UInt64(bitPattern: r.addend))) { result.insert(f) }
+            if let f = image.target(of: r).flatMap(image.function) { result.insert(f) }
         }
         for s in image.file.dynamicSymbols where s.kind == .indirectFunction && s.isDefined { if let f = image.function(at: s.value) { result.insert(f) } }
         return result
