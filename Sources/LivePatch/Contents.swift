@@ -60,8 +60,8 @@ public struct PatchRelocation: Hashable, Sendable {
 
 /// One old function and what takes its place. The name and the reason are in the manifest, at the same index.
 public struct Replacement: Hashable, Sendable {
-    /// Bytes kept from the old entry, jump included: enough to check and to restore.
-    public static let siteBytes = 16
+    /// Bytes kept from the old site on: the instructions under the jump lie in them whole, however long they are.
+    public static let siteBytes = 24
 
     /// Entry in the old build; nil for a function that only the new build has.
     public var old: LinkAddress?

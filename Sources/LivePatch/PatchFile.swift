@@ -32,7 +32,7 @@ public struct LivePatch: Sendable {
 enum PatchFormat {
     static let replacements = ".fother.replacements"
     static let manifest = ".fother.manifest"
-    static let entrySize = 88
+    static let entrySize = 96
     static let fileMax = 256 << 20
     static let partMax = 64 << 20
     static let replacementsMax = 65_536
@@ -220,7 +220,7 @@ extension LivePatch {
             result.append(
                 Replacement(
                     old: old, oldSize: oldSize, newOffset: newOffset, newSize: newSize, isHooked: hooked, siteOffset: siteOffset,
-                    oldSiteBytes: Array(file.bytes.slice(at + 40, 16) ?? []), oldHash: Array(file.bytes.slice(at + 56, 32) ?? [])))
+                    oldSiteBytes: Array(file.bytes.slice(at + 40, 24) ?? []), oldHash: Array(file.bytes.slice(at + 64, 32) ?? [])))
         }
         return result
     }

@@ -8,7 +8,9 @@ public struct PatchLayout: Equatable, Sendable {
     public static let page = 4096
 
     public var header: Range<Int>
+    /// The patch's code and, from `stubs` on, a commit stub for each site.
     public var text: Range<Int>
+    public var stubs: Int
     /// Read-only data, unwind information and relocated read-only data.
     public var readOnly: Range<Int>
     /// Writable data, zeroed data at its end.
@@ -22,7 +24,8 @@ public struct PatchLayout: Equatable, Sendable {
         func aligned(_ n: Int) -> Int { (n + 63) & ~63 }
         let hooks = contents.replacements.count { $0.isHooked }
         header = 0..<pages(TargetHeader.size(sites: hooks))
-        text = header.upperBound..<header.upperBound + pages(contents.size(.text))
+        stubs = header.upperBound + aligned(contents.size(.text))
+        text = header.upperBound..<header.upperBound + pages(stubs + hooks * CommitStub.size - header.upperBound)
         let unwind = text.upperBound + aligned(contents.size(.readOnly))
         // A zero word behind the unwind records ends them for whoever reads them in memory.
         let relro = unwind + aligned(contents.size(.unwind) + 4)
@@ -33,12 +36,17 @@ public struct PatchLayout: Equatable, Sendable {
     }
 }
 
-/// A jump to be written, with what must be there before.
+/// A jump to be written, with what must be there before. It goes to a commit stub, so it changes nothing by itself.
 public struct PlannedSite: Equatable, Sendable {
     public var function: String
     public var address: RuntimeAddress
     public var old: [UInt8]
     public var new: [UInt8]
+
+    /// Where no thread may stand, or return to, when the bytes change: inside them, behind the first.
+    public var window: Range<RuntimeAddress> { address + 1..<address + new.count }
+    /// A write across a page boundary is two writes.
+    public var straddlesPage: Bool { address.value / 4096 != (address + (new.count - 1)).value / 4096 }
 }
 
 /// An old function that no thread may be in, or return into, while sites change.
@@ -65,7 +73,10 @@ public struct ApplyPlan: Sendable {
     public var sites: [PlannedSite]
     public var guarded: [GuardedFunction]
 
+    /// The patch's code and its stubs.
     public var newCode: Range<RuntimeAddress> { base + layout.text.lowerBound..<base + layout.text.upperBound }
+    /// The byte that decides between old and new for all sites at once.
+    public var commit: RuntimeAddress { base + TargetHeader.commitOffset }
     public var mapping: Range<RuntimeAddress> { base..<base + layout.size }
 }
 
@@ -112,15 +123,29 @@ extension LivePatch {
             guarded.append(GuardedFunction(name: function.name, range: start..<start + r.oldSize, hash: r.oldHash))
             guard r.isHooked else { continue }
             let site = start + r.siteOffset
-            guard let jump = Jump.bytes(from: site, to: base + layout.text.lowerBound + r.newOffset) else {
-                throw outOfRange(function.name)
+            let stub = base + layout.stubs + sites.count * CommitStub.size
+            guard let jump = Jump.bytes(from: site, to: stub) else { throw outOfRange(function.name) }
+            guard
+                let code = CommitStub.code(
+                    at: stub, site: site, oldCode: r.oldSiteBytes, new: base + layout.text.lowerBound + r.newOffset,
+                    commit: base + TargetHeader.commitOffset)
+            else {
+                throw Failure(
+                    "site-not-movable", "the instructions at its entry cannot be moved to make room for a jump.", at: function.name,
+                    remedy: "Restart the process with the fixed package.")
             }
-            sites.append(
-                PlannedSite(function: function.name, address: site, old: Array(r.oldSiteBytes.prefix(jump.count)), new: jump))
+            image.replaceSubrange(layout.stubs + sites.count * CommitStub.size..<layout.stubs + (sites.count + 1) * CommitStub.size, with: code)
+            let planned = PlannedSite(function: function.name, address: site, old: Array(r.oldSiteBytes.prefix(jump.count)), new: jump)
+            guard !planned.straddlesPage else {
+                throw Failure(
+                    "site-straddles-page", "its entry lies across a page boundary, where the jump cannot be written in one piece.",
+                    at: function.name, remedy: "Restart the process with the fixed package.")
+            }
+            sites.append(planned)
         }
         let text = Array(image[layout.text])
         let header = TargetHeader(
-            phase: .prepared, patch: id, buildID: buildID, bias: bias, size: layout.size,
+            phase: .prepared, isCommitted: false, patch: id, buildID: buildID, bias: bias, size: layout.size,
             codeHash: sha256(text[...]), sites: sites.map { .init(address: $0.address, old: $0.old, new: $0.new) },
             acceptances: acceptances)
         return ApplyPlan(

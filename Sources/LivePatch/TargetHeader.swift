@@ -18,15 +18,10 @@ public struct Acceptance: Hashable, Codable, Sendable {
 public struct TargetHeader: Equatable, Sendable {
     /// Where in its life the patch is. Written as one aligned 32-bit word.
     public enum Phase: UInt32, Sendable {
-        /// Mapped and written; no site has been touched.
+        /// Mapped; its divisions may not be written yet. No site has been touched.
         case prepared = 1
-        /// Sites are being written. Found without a writer: interrupted.
-        case applying = 2
-        case patched = 3
-        /// Sites are being restored. Found without a writer: interrupted.
-        case reverting = 4
-        /// Every site has its old bytes; the memory stays because old pointers may reach it.
-        case retired = 5
+        /// Complete. Which code runs is for the sites and the commit byte to say.
+        case complete = 2
     }
 
     public struct Site: Equatable, Sendable {
@@ -44,6 +39,8 @@ public struct TargetHeader: Equatable, Sendable {
     public static let magic: [UInt8] = Array("FOTHERLP".utf8)
     public static let version: UInt32 = 1
     public static let phaseOffset = 12
+    /// One byte, 1 when the new code runs: the only store that turns a patch on or off.
+    public static let commitOffset = 176
     public static let sitesMax = 65_536
     public static let acceptancesMaxBytes = 3072
 
@@ -51,6 +48,7 @@ public struct TargetHeader: Equatable, Sendable {
     static let siteSize = 32
 
     public var phase: Phase
+    public var isCommitted: Bool
     public var patch: PatchID
     public var buildID: BuildID
     public var bias: LoadBias
@@ -62,10 +60,11 @@ public struct TargetHeader: Equatable, Sendable {
     public var acceptances: [Acceptance]
 
     public init(
-        phase: Phase, patch: PatchID, buildID: BuildID, bias: LoadBias, size: Int, codeHash: [UInt8], sites: [Site],
+        phase: Phase, isCommitted: Bool = false, patch: PatchID, buildID: BuildID, bias: LoadBias, size: Int, codeHash: [UInt8], sites: [Site],
         acceptances: [Acceptance] = []
     ) {
         self.phase = phase
+        self.isCommitted = isCommitted
         self.patch = patch
         self.buildID = buildID
         self.bias = bias
@@ -100,6 +99,7 @@ public struct TargetHeader: Equatable, Sendable {
         out.append32(0)
         out += buildID.bytes
         out += [UInt8](repeating: 0, count: Self.fixedSize - out.count)
+        out[Self.commitOffset] = isCommitted ? 1 : 0
         for s in sites {
             out.append64(s.address.value)
             out.append(UInt8(s.old.count))
@@ -122,6 +122,7 @@ public struct TargetHeader: Equatable, Sendable {
             throw malformed("version \(view.u32(8) ?? 0) is unknown to this tool.", 8)
         }
         guard let phase = Phase(rawValue: view.u32(12) ?? 0) else { throw malformed("the phase is unknown.", 12) }
+        guard let commit = view.u8(Self.commitOffset), commit <= 1 else { throw malformed("the commit byte is neither 0 nor 1.", Self.commitOffset) }
         let count = Int(view.u32(16) ?? 0), textSize = Int(view.u32(20) ?? 0)
         guard count <= Self.sitesMax, textSize <= Self.acceptancesMaxBytes else { throw malformed("a count exceeds its limit.", 16) }
         guard let size = Int(exactly: view.u64(32) ?? 0), size > 0, size < 1 << 31, size % PatchLayout.page == 0 else {
@@ -142,6 +143,7 @@ public struct TargetHeader: Equatable, Sendable {
         guard let text = view.slice(textAt, textSize) else { throw malformed("the accepted findings are cut off.", textAt) }
         let words = text.split(separator: 0, omittingEmptySubsequences: false).map { String(decoding: $0, as: UTF8.self) }
         self.phase = phase
+        isCommitted = commit == 1
         patch = id
         self.buildID = buildID
         bias = LoadBias(view.u64(24) ?? 0)

@@ -90,8 +90,11 @@ public struct Applier: Sendable {
         if case .retired = target.found?.state { isReused = true } else { isReused = false }
         do {
             // The header first: whoever finds the mapping from now on knows what it is.
-            try target.memory.write(try plan.header.encode(), at: plan.base)
+            var header = plan.header
+            if isReused { header.phase = .complete }
+            try target.memory.write(try header.encode(), at: plan.base)
             if !isReused { try fill(plan, target) }
+            try target.memory.write([UInt8(TargetHeader.Phase.complete.rawValue), 0, 0, 0], at: plan.base + TargetHeader.phaseOffset)
             checkpoint(.written)
             let result = try flip(plan, target, forward: true, isReused: isReused, stub: stub)
             if case .patched = result { return result }
@@ -159,8 +162,8 @@ public struct Applier: Sendable {
         if forward {
             quiet = plan.guarded.map { ($0.range, $0.name) }
         } else {
-            // The new code, and the jumps themselves: a thread may stand on one.
-            quiet = [(plan.newCode, "patched code")] + plan.sites.map { ($0.address..<$0.address + $0.new.count, $0.function) }
+            // The new code and the stubs, and the inside of the jumps, where old instructions will begin again.
+            quiet = [(plan.newCode, "patched code")] + plan.sites.map { ($0.window, $0.function) }
         }
         // The stub that mapped the patch has done its work; when nobody is in it any more its bytes go.
         if let stub { quiet.append((stub, "the call that mapped the patch")) }

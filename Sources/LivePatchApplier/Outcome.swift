@@ -67,5 +67,5 @@ public struct TransitionBudget: Sendable {
 
 /// The steps between which a kill must be harmless; tests end the applier at each.
 public enum TransitionStep: Sendable, Hashable {
-    case mapped, written, stopped, headerWritten, siteWritten(Int), phaseWritten, released
+    case mapped, written, stopped, siteWritten(Int), committed, released
 }

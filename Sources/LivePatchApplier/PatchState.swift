@@ -14,7 +14,7 @@ public struct FoundPatch: Sendable {
         case retired
         /// Mapped for this patch, not completely written, and no site was ever touched: nothing has run there.
         case unfinished
-        /// Fother was stopped on the way: some sites have the jump, some the old bytes, or the phase says so.
+        /// Some sites jump to stubs that still run the old code: Fother was killed on the way. The old code runs.
         case interrupted
         case couldNotTell(Failure)
     }
@@ -77,6 +77,7 @@ public enum PatchStates {
         }
         var expected = plan.header
         expected.phase = header.phase
+        expected.isCommitted = header.isCommitted
         guard header == expected, header.buildID == patch.buildID else {
             return couldNotTell(header, "header-contradicts", "the header is not what the patch gives here.")
         }
@@ -109,11 +110,11 @@ public enum PatchStates {
             guard new + old == plan.sites.count else {
                 return couldNotTell("site-altered", "\(plan.sites.count - new - old) patch sites hold neither the jump nor the old bytes.")
             }
-            switch header.phase {
-            case .patched where new == plan.sites.count: return answer(.patched)
-            case .retired where new == 0: return answer(.retired)
-            case .applying, .reverting: return answer(.interrupted)
-            default: return couldNotTell("header-contradicts", "the phase says \(header.phase) and \(new) of \(plan.sites.count) sites have the jump.")
+            switch (header.isCommitted, new) {
+            case (true, plan.sites.count): return answer(.patched)
+            case (false, 0): return answer(.retired)
+            case (false, _): return answer(.interrupted)
+            default: return couldNotTell("header-contradicts", "it is committed, and only \(new) of \(plan.sites.count) sites have the jump.")
             }
         } catch let failure as Failure {
             return answer(.couldNotTell(failure))

@@ -13,9 +13,8 @@ struct SiteSwitch {
     let memory: ProcessMemory
     let checkpoint: @Sendable (TransitionStep) -> Void
 
-    private var phaseAddress: RuntimeAddress { plan.base + TargetHeader.phaseOffset }
-
-    /// Checks what is there, marks the header, writes each site in one write, reads back, marks the header again.
+    /// Forward: each site gets a jump to a stub that still runs the old code, then one byte turns all of them. Back: the
+    /// byte first, then the sites. So a kill between any two writes leaves the old code or the new, never a mixture.
     /// On any failure what was written is put back before it is thrown: `site-altered`, `read-back`, or the memory's.
     func perform() throws {
         var before: [[UInt8]] = []
@@ -28,12 +27,11 @@ struct SiteSwitch {
             }
             before.append(bytes)
         }
+        let committed = try memory.read(at: plan.commit, count: 1)
         checkpoint(.stopped)
         if let stub { try memory.write([UInt8](repeating: 0, count: stub.upperBound - stub.lowerBound), at: stub.lowerBound) }
-        let phase = try memory.read(at: phaseAddress, count: 4)
         do {
-            try mark(forward ? .applying : .reverting)
-            checkpoint(.headerWritten)
+            if !forward { try commit(0) }
             for (i, site) in plan.sites.enumerated() {
                 try memory.write(forward ? site.new : site.old, at: site.address)
                 checkpoint(.siteWritten(i))
@@ -43,16 +41,17 @@ struct SiteSwitch {
                     throw Failure("read-back", "a patch site does not read back as written.", at: "process \(memory.process) \(site.function)")
                 }
             }
-            try mark(forward ? .patched : .retired)
-            checkpoint(.phaseWritten)
+            if forward { try commit(1) }
         } catch {
+            if forward { try? memory.write(committed, at: plan.commit) }
             for (site, bytes) in zip(plan.sites, before) { try? memory.write(bytes, at: site.address) }
-            try? memory.write(phase, at: phaseAddress)
+            if !forward { try? memory.write(committed, at: plan.commit) }
             throw error
         }
     }
 
-    private func mark(_ phase: TargetHeader.Phase) throws {
-        try memory.write((0..<4).map { UInt8(truncatingIfNeeded: phase.rawValue >> UInt32(8 * $0)) }, at: phaseAddress)
+    private func commit(_ value: UInt8) throws {
+        try memory.write([value], at: plan.commit)
+        checkpoint(.committed)
     }
 }

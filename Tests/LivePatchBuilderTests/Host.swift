@@ -48,6 +48,9 @@ final class Host: Sendable {
         let size = PatchLayout(patch.contents).size
         let base = RuntimeAddress(try #require(UInt64(try ask("room \(size)"), radix: 16)))
         let planned = try patch.plan(bias: bias, base: base)
+        var header = planned.header
+        header.isCommitted = true
+        try write(base, try header.encode())
         try write(base + planned.layout.text.lowerBound, planned.text)
         try write(base + planned.layout.readOnly.lowerBound, planned.readOnly)
         try write(base + planned.layout.data.lowerBound, planned.data)
