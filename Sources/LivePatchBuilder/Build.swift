@@ -69,6 +69,54 @@ public func build(old oldBytes: [UInt8], new newBytes: [UInt8], _ context: Build
     manifest.evidence = ["binary"]
 
     let comparison = Comparison(try CodeImage(oldFile), try CodeImage(newFile))
+    return try derive(comparison, manifest).result
+}
+
+/// Which functions of a build to move without changing them.
+public enum FunctionChoice: Sendable {
+    /// By symbol, or `fn_<address>` as other commands print it.
+    case named([String])
+    /// Every function that can be moved; the others are left out.
+    case all
+}
+
+/// A patch that moves functions of one build and changes nothing: what it does to a process is what moving costs, and any
+/// difference in behaviour is a defect. Failure: `function-not-found`.
+public func buildItself(_ bytes: [UInt8], moving choice: FunctionChoice, _ context: BuildContext) throws(Failure) -> BuildResult {
+    let file = try ELFFile(bytes, name: context.object)
+    guard let id = file.buildID else {
+        throw Failure("no-build-id", "the file has no build ID, so running instances of it cannot be recognised.", at: file.name, remedy: "Distribution packages have one (ld --build-id).")
+    }
+    let hash = hexDigits(sha256(bytes[...]))
+    var manifest = Manifest(tool: builderVersion, buildID: id.description, newBuildID: id.description, oldSHA256: hash, newSHA256: hash, object: context.object)
+    manifest.package = context.package
+    manifest.evidence = ["the same file"]
+    let image = try CodeImage(file)
+    switch choice {
+    case .named(let names):
+        var chosen: Set<Int> = []
+        for name in names {
+            guard let f = image.functions.first(where: { $0.names.contains(name) || image.name($0.index) == name }) else {
+                throw Failure("function-not-found", "the build has no such function.", at: name, remedy: "Stripped functions are called fn_<address>.")
+            }
+            chosen.insert(f.index)
+        }
+        return try derive(Comparison(itself: image, moving: chosen), manifest).result
+    case .all:
+        var chosen = Set(image.functions.filter { $0.frame != nil }.map(\.index))
+        let comparison = Comparison(itself: image, moving: chosen)
+        while true {
+            let (result, refused) = try derive(comparison.moving(chosen), manifest)
+            let fewer = chosen.subtracting(refused)
+            if fewer.count == chosen.count || fewer.isEmpty { return result }
+            chosen = fewer
+        }
+    }
+}
+
+/// From a comparison to a patch or a refusal; with the functions (new indices) that refuse.
+private func derive(_ comparison: Comparison, _ manifest: Manifest) throws(Failure) -> (result: BuildResult, refused: Set<Int>) {
+    var manifest = manifest
     let moved = MovedCode(comparison)
     let oldTaken = comparison.old.addressTaken()
     var resolver = Resolver(comparison, moved, oldTaken: oldTaken)
@@ -88,17 +136,18 @@ public func build(old oldBytes: [UInt8], new newBytes: [UInt8], _ context: Build
     let statistics = statistics(comparison, moved)
     if moved.functions.isEmpty, findings.isEmpty {
         manifest.verdict = .pass
-        return BuildResult(outcome: .nothingToDo, manifest: manifest, statistics: statistics)
+        return (BuildResult(outcome: .nothingToDo, manifest: manifest, statistics: statistics), [])
     }
+    let refused = resolver.refused.union(hooks.refused).union(writer.refused)
 
     var contents = writer.contents
     contents.manifest.findings = judged(findings)
     contents.manifest.verdict = findings.contains { $0.verdict == .refuse } ? .refuse : findings.isEmpty ? .pass : .review
     guard contents.manifest.verdict != .refuse, !moved.functions.isEmpty else {
         contents.manifest.verdict = .refuse
-        return BuildResult(outcome: .refused, manifest: contents.manifest, statistics: statistics)
+        return (BuildResult(outcome: .refused, manifest: contents.manifest, statistics: statistics), refused)
     }
-    return BuildResult(outcome: .patch(try contents.encode()), manifest: contents.manifest, statistics: statistics)
+    return (BuildResult(outcome: .patch(try contents.encode()), manifest: contents.manifest, statistics: statistics), refused)
 }
 
 /// What refuses first, then by code and function; each finding once.

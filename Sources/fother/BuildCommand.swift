@@ -17,10 +17,17 @@ struct BuildCommand: ParsableCommand {
             """)
 
     @Argument(help: "The vulnerable build.") var old: String
-    @Argument(help: "The fixed build.") var new: String
+    @Argument(help: "The fixed build; not with --self.") var new: String?
     @Option(name: .shortAndLong, help: "Patch file to write, or a folder when several objects changed.") var output: String?
     @Option(help: "Consider only this ELF object of a package.") var object: String?
+    @Flag(name: .customLong("self"), help: "Move functions of OLD without changing them: what it does to a process is what patching costs.")
+    var itself = false
+    @Option(help: "With --self: the functions to move, separated by commas, or all that can be.") var functions = "all"
     @Flag(help: "Print JSON, schema fother.build/1.") var json = false
+
+    func validate() throws {
+        if itself == (new != nil) { throw ValidationError(itself ? "--self takes one build." : "A second build is needed to compare with.") }
+    }
 
     struct Result: Encodable {
         var object: String
@@ -42,9 +49,12 @@ struct BuildCommand: ParsableCommand {
             Output.progress("reading \(old)")
             let cache = PackageCache(folder: PatchStore.cacheFolder)
             let a = try BuildInput.read(old, only: object, cache: cache)
-            Output.progress("reading \(new)")
-            let b = try BuildInput.read(new, only: object, cache: cache)
-            let pairs = BuildInput.pairs(a, b).filter { $0.old.bytes != $0.new.bytes }
+            var b = a
+            if let new {
+                Output.progress("reading \(new)")
+                b = try BuildInput.read(new, only: object, cache: cache)
+            }
+            let pairs = itself ? a.objects.map { (old: $0, new: $0) } : BuildInput.pairs(a, b).filter { $0.old.bytes != $0.new.bytes }
             let cves = BuildInput.cves(a, b)
             var results: [Result] = []
             var files: [(Result, [UInt8])] = []
@@ -52,9 +62,9 @@ struct BuildCommand: ParsableCommand {
                 Output.progress("comparing \(pair.old.path)")
                 var result = Result(object: pair.old.path, outcome: "failed")
                 do {
-                    let built = try build(
-                        old: pair.old.bytes, new: pair.new.bytes,
-                        BuildContext(object: pair.old.path, package: a.package ?? b.package, oldVersion: a.version, newVersion: b.version, cves: cves))
+                    let context = BuildContext(
+                        object: pair.old.path, package: a.package ?? b.package, oldVersion: a.version, newVersion: b.version, cves: cves)
+                    let built = try itself ? buildItself(pair.old.bytes, moving: choice, context) : build(old: pair.old.bytes, new: pair.new.bytes, context)
                     result.manifest = built.manifest
                     result.statistics = built.statistics
                     switch built.outcome {
@@ -77,6 +87,8 @@ struct BuildCommand: ParsableCommand {
             return needsAction ? Exit.actionNeeded : Exit.done
         }
     }
+
+    private var choice: FunctionChoice { functions == "all" ? .all : .named(functions.split(separator: ",").map(String.init)) }
 
     /// One patch goes to the file that was named; several go into the folder that was named.
     private func write(_ files: [(Result, [UInt8])], _ results: inout [Result]) throws {

@@ -111,6 +111,27 @@ struct CorpusTests {
         }
     }
 
+    @Test("every function of libpng moved and none changed: the program paints the same pictures, before, during and after")
+    func everyFunctionMoved() throws {
+        let root = Surroundings.state + "/libpng", library = root + "/usr/lib/x86_64-linux-gnu/libpng16.so.16"
+        try #require(FileManager.default.fileExists(atPath: root + "/pictures"), "libpngUnderWork prepares it")
+        let patch = Surroundings.state + "/moved.fother"
+        let built = try Surroundings.fother("build", "--self", library, "-o", patch)
+        #expect(built.status == .exited(0), "\(built.outputText)")
+        let painter = try ChildProcess([root + "/pictures"], output: .pipe)
+        func rounds(_ count: Int) throws {
+            for _ in 0..<count { #expect(try painter.readLine() == "good 78f50978") }
+        }
+        try rounds(50)
+        for _ in 0..<3 {
+            let applied = try Surroundings.fother("apply", patch, "--pid", "\(painter.id)")
+            #expect(applied.status == .exited(0), "\(applied.outputText)")
+            try rounds(300)
+            #expect(try Surroundings.fother("revert", patch, "--pid", "\(painter.id)").status == .exited(0))
+            try rounds(100)
+        }
+    }
+
     @Test("the build that a process runs can be taken from the process, and compared with the archive's")
     func buildFromAProcess() throws {
         let (_, file) = try pair("libpng16-16", "1.6.39-2+deb12u5", "1.6.39-2+deb12u6")

@@ -28,6 +28,8 @@ struct Comparison: Sendable {
     let oldData: DataLayout
     let newData: DataLayout
     let match: Correlation
+    /// Both builds are one: every address corresponds to itself.
+    private(set) var isItself = false
     private(set) var relation: [Relation]
     private(set) var map = AddressMap()
     private(set) var conflicts: [Conflict] = []
@@ -68,6 +70,25 @@ struct Comparison: Sendable {
             conflicts.append(Conflict(new: address, old: candidates.keys.sorted()))
         }
         conflicts.sort { $0.new < $1.new }
+    }
+
+    /// One build compared with itself, where the functions `moving` count as changed although they are not.
+    init(itself image: CodeImage, moving: Set<Int>) {
+        old = image
+        new = image
+        oldData = DataLayout(image)
+        newData = oldData
+        match = Correlation(itself: image)
+        isItself = true
+        relation = image.functions.map { moving.contains($0.index) ? .changed("moved unchanged, as asked") : .same }
+        collectVotes()
+    }
+
+    /// The same comparison with fewer functions to move.
+    func moving(_ fewer: Set<Int>) -> Comparison {
+        var c = self
+        c.relation = relation.indices.map { fewer.contains($0) ? .changed("moved unchanged, as asked") : .same }
+        return c
     }
 
     private static func describe(_ a: CodeFunction, _ b: CodeFunction) -> String {

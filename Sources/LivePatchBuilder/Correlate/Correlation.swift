@@ -41,6 +41,15 @@ struct Correlation: Sendable {
         confirm()
     }
 
+    /// Every function is itself: for moving code of one build without changing it.
+    init(itself image: CodeImage) {
+        old = image
+        new = image
+        newOf = image.functions.map(\.index)
+        oldOf = newOf
+        basis = newOf.map { _ in .code }
+    }
+
     private mutating func match(_ o: Int, _ n: Int, _ b: Basis) {
         guard newOf[o] == nil, oldOf[n] == nil else { return }
         newOf[o] = n

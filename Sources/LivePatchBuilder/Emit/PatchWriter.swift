@@ -14,6 +14,11 @@ struct PatchWriter {
     private let oldTaken: Set<Int>
     private(set) var contents: PatchContents
     private(set) var findings: [Finding] = []
+    /// New indices of functions with refusing findings.
+    var refused: Set<Int> {
+        let names = Set(findings.map(\.function))
+        return Set(moved.functions.filter { names.contains(newName($0)) })
+    }
     private var symbolIndex: [PatchSymbol: Int] = [:]
     private var textOffset: [Int: Int] = [:]
     private var copies: [LinkAddress: (offset: Int, size: Int)] = [:]

@@ -9,6 +9,9 @@ struct Hooks {
     private(set) var hooked: Set<Int> = []
     private(set) var sites: [Int: Int] = [:]
     private(set) var findings: [Finding] = []
+    /// New indices of functions with refusing findings.
+    var refused: Set<Int> { Set(findings.filter { $0.verdict == .refuse }.compactMap { indexOf[$0.function] }) }
+    private var indexOf: [String: Int] = [:]
 
     init(_ c: Comparison, _ moved: MovedCode, oldTaken: Set<Int>) {
         let entered = Self.enteredFromOutside(c, moved)
@@ -21,6 +24,7 @@ struct Hooks {
             let taken = oldTaken.contains(o)
             guard a.isExported || !a.names.isEmpty && c.match.basis[n] == .name || entered[o] != nil || taken else { continue }
             hooked.insert(n)
+            indexOf[name] = n
             guard c.match.basis[n].map({ $0 <= .references }) ?? false else {
                 findings.append(
                     Finding(
@@ -41,7 +45,11 @@ struct Hooks {
                         verdict: .refuse))
             }
             switch PatchSite.find(in: a.instructions, size: a.size, roomAfter: a.roomAfter) {
-            case .at(let offset): sites[n] = offset
+            case .at(let offset):
+                sites[n] = offset
+                if let why = Self.unwritable(c.old, a.start + offset) {
+                    findings.append(Finding(why.code, name, why.sentence, remedy: "Install the fixed package and restart.", verdict: .refuse))
+                }
             case .tooShort:
                 findings.append(
                     Finding("function-too-short", name, "it is \(a.size) bytes long: no room for a jump.", remedy: "Install the fixed package and restart.", verdict: .refuse))
@@ -66,6 +74,19 @@ struct Hooks {
                     "removed-function", c.old.name(f.index), "the new build has no such function, and something outside the patch may still call it.",
                     remedy: "Install the fixed package and restart.", verdict: .refuse))
         }
+    }
+
+    /// What the applier could not do at a site, seen from its bytes: any nearby place stands for the stub's.
+    private static func unwritable(_ image: CodeImage, _ site: LinkAddress) -> (code: String, sentence: String)? {
+        if site.value / 4096 != (site + (Jump.length - 1)).value / 4096 {
+            return ("site-straddles-page", "its entry lies across a page boundary, where the jump cannot be written in one piece.")
+        }
+        let place = RuntimeAddress(site.value)
+        let code = image.file.read(site, Replacement.siteBytes) ?? image.file.read(site, image.file.section(at: site).map { min(Replacement.siteBytes, $0.end - site) } ?? 0)
+        guard let code, MovedInstructions(Array(code), covering: Jump.length, from: place, to: place + 0x10000) != nil else {
+            return ("site-not-movable", "the instructions at its entry cannot be moved to make room for a jump.")
+        }
+        return nil
     }
 
     /// Constructors and the resolvers of indirect functions.

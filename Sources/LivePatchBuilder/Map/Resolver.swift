@@ -37,6 +37,8 @@ struct Resolver {
     /// Old functions whose address somebody may hold.
     let oldTaken: Set<Int>
     private(set) var findings: [Finding] = []
+    /// New indices of functions with refusing findings.
+    private(set) var refused: Set<Int> = []
     private(set) var freshAddresses: [LinkAddress: Int] = [:]
     private var oldContent: [ArraySlice<UInt8>: LinkAddress?] = [:]
 
@@ -63,12 +65,14 @@ struct Resolver {
     mutating func note(_ finding: Finding) { if !findings.contains(finding) { findings.append(finding) } }
 
     mutating func refuse(_ code: String, _ n: Int, _ sentence: String, _ remedy: String) {
+        refused.insert(n)
         note(Finding(code, c.new.name(n), sentence, remedy: remedy, verdict: .refuse))
     }
 
     private typealias Answer = (Destination, Int, Evidence)
 
     private mutating func resolve(_ r: Reference, in n: Int) -> Answer? {
+        if c.isItself, let answer = resolveToItself(r) { return answer }
         switch c.new.place(r.target) {
         case .function(let g, let offset): return resolveCode(r, g, offset, n)
         case .plt(let key): return resolvePLT(key, n)
@@ -79,6 +83,17 @@ struct Resolver {
             if case .one(let there, let functions) = c.map.answer(r.target), functions >= 2 { return (.old(there, "data"), 0, .votes) }
             refuse("unresolved-reference", n, "it refers to \(r.target), which is no function and no data.", "A build with symbols.")
             return nil
+        }
+    }
+
+    /// Data, imports and slots of the same build are where they are; only jump tables move along with their code.
+    private func resolveToItself(_ r: Reference) -> Answer? {
+        switch c.new.place(r.target) {
+        case .function: nil
+        case .data where c.newData.tables[r.target] != nil && r.kind == .address: nil
+        case .plt(let key): (.old(r.target, key + "@plt"), 0, .plt)
+        case .slot: (.old(r.target, "got"), 0, .got)
+        case .data, .nowhere: (.old(r.target, "data"), 0, .symbol)
         }
     }
 
