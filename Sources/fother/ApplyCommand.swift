@@ -38,12 +38,11 @@ struct ApplyCommand: ParsableCommand {
                 }
                 if round == 0 { for (id, failure) in scan.unreadable { done[id] = TransitionLine(id, unreadable: failure) } }
                 if affected.isEmpty { break }
-                for view in affected {
-                    Output.progress("process \(view.id) \(view.status.name)")
-                    done[view.id] = TransitionLine(view.id, name(view), applier.apply(live, to: view.id, acceptances: acceptances))
+                let lines = ManyProcesses.map(affected.map { ($0.id, $0.name) }, "applying") { id, name in
+                    TransitionLine(id, name, applier.apply(live, to: id, acceptances: acceptances))
                 }
+                for (view, line) in zip(affected, lines) { done[view.id] = line }
             }
-            Output.progressDone()
             let result = TransitionResult(
                 schema: "fother.apply/1", id: live.id.description, buildID: live.buildID.description, accepted: acceptances,
                 processes: done.values.sorted { $0.pid < $1.pid })
@@ -55,8 +54,6 @@ struct ApplyCommand: ParsableCommand {
             return result.exit
         }
     }
-
-    private func name(_ view: ProcessView) -> String { view.program.map { ($0 as NSString).lastPathComponent } ?? view.status.name }
 
     /// Every finding of the patch must be accepted by name, with a reason. Failures: `finding-unknown`, `because-missing`,
     /// `findings-not-accepted`.

@@ -22,12 +22,8 @@ struct RevertCommand: ParsableCommand {
             let scan = try ProcessScan(only: pid.isEmpty ? nil : pid.map { ProcessID($0) }, held: { $0 == live.id ? live : nil })
             let applier = Applier(Tracer())
             var lines = scan.unreadable.map { TransitionLine($0.id, unreadable: $0.failure) }
-            for view in scan.views where !pid.isEmpty || view.patches.contains(where: { $0.header?.patch == live.id }) {
-                Output.progress("process \(view.id) \(view.status.name)")
-                let name = view.program.map { ($0 as NSString).lastPathComponent } ?? view.status.name
-                lines.append(TransitionLine(view.id, name, applier.revert(live, in: view.id)))
-            }
-            Output.progressDone()
+            let affected = scan.views.filter { v in !pid.isEmpty || v.patches.contains { $0.header?.patch == live.id } }
+            lines += ManyProcesses.map(affected.map { ($0.id, $0.name) }, "reverting") { TransitionLine($0, $1, applier.revert(live, in: $0)) }
             let result = TransitionResult(
                 schema: "fother.revert/1", id: live.id.description, buildID: live.buildID.description, accepted: [],
                 processes: lines.sorted { $0.pid < $1.pid })

@@ -102,3 +102,8 @@ struct TransitionResult: Encodable {
         table.print()
     }
 }
+
+extension ProcessView {
+    /// The program's file name, for people.
+    var name: String { program.flatMap { $0.split(separator: "/").last.map(String.init) } ?? status.name }
+}

@@ -36,7 +36,7 @@ let rooms: [Room] = [
         name: "fother",
         may: [
             "ELF", "MachineCode", "ProcessControl", "Advisories", "LivePatch", "LivePatchBuilder", "LivePatchApplier",
-            "ArgumentParser", "Foundation",
+            "ArgumentParser", "Foundation", "Synchronization",
         ],
         because: "wires rooms, parses arguments and prints; the kernel is ProcessControl's business"),
 ]
