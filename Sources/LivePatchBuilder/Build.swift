@@ -77,7 +77,7 @@ public enum FunctionChoice: Sendable {
     /// By symbol, or `fn_<address>` as other commands print it.
     case named([String])
     /// Every function that can be moved; the others are left out.
-    case all
+    case all(except: Set<String>)
 }
 
 /// A patch that moves functions of one build and changes nothing: what it does to a process is what moving costs, and any
@@ -102,8 +102,8 @@ public func buildItself(_ bytes: [UInt8], moving choice: FunctionChoice, _ conte
             chosen.insert(f.index)
         }
         return try derive(Comparison(itself: image, moving: chosen), manifest).result
-    case .all:
-        var chosen = Set(image.functions.filter { $0.frame != nil }.map(\.index))
+    case .all(let left):
+        var chosen = Set(image.functions.filter { $0.frame != nil && !left.contains(image.name($0.index)) }.map(\.index))
         let comparison = Comparison(itself: image, moving: chosen)
         while true {
             let (result, refused) = try derive(comparison.moving(chosen), manifest)

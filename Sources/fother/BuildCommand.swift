@@ -23,6 +23,7 @@ struct BuildCommand: ParsableCommand {
     @Flag(name: .customLong("self"), help: "Move functions of OLD without changing them: what it does to a process is what patching costs.")
     var itself = false
     @Option(help: "With --self: the functions to move, separated by commas, or all that can be.") var functions = "all"
+    @Option(help: "With --self and all functions: leave these out, for example those that never leave a stack.") var except: String = ""
     @Flag(help: "Print JSON, schema fother.build/1.") var json = false
 
     func validate() throws {
@@ -88,7 +89,10 @@ struct BuildCommand: ParsableCommand {
         }
     }
 
-    private var choice: FunctionChoice { functions == "all" ? .all : .named(functions.split(separator: ",").map(String.init)) }
+    private var choice: FunctionChoice {
+        func names(_ list: String) -> [String] { list.split(separator: ",").map(String.init) }
+        return functions == "all" ? .all(except: Set(names(except))) : .named(names(functions))
+    }
 
     /// One patch goes to the file that was named; several go into the folder that was named.
     private func write(_ files: [(Result, [UInt8])], _ results: inout [Result]) throws {
