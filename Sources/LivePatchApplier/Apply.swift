@@ -8,14 +8,18 @@ import ProcessControl
 
 public struct Applier: Sendable {
     let tracer: Tracer
+    /// Patches this host holds: what is found in a process is judged by them.
+    let held: @Sendable (PatchID) -> LivePatch?
     public var budget: TransitionBudget
     /// Called between any two steps; throwing there abandons the transition as a crash would.
     public var checkpoint: @Sendable (TransitionStep) -> Void
 
     public init(
-        _ tracer: Tracer, budget: TransitionBudget = TransitionBudget(), checkpoint: @escaping @Sendable (TransitionStep) -> Void = { _ in }
+        _ tracer: Tracer, budget: TransitionBudget = TransitionBudget(), held: @escaping @Sendable (PatchID) -> LivePatch? = { _ in nil },
+        checkpoint: @escaping @Sendable (TransitionStep) -> Void = { _ in }
     ) {
         self.tracer = tracer
+        self.held = held
         self.budget = budget
         self.checkpoint = checkpoint
     }
@@ -28,12 +32,12 @@ public struct Applier: Sendable {
     /// What `apply` would write, without touching the process. Nil outcome fields never occur: either a plan or why not.
     public func plan(_ patch: LivePatch, for id: ProcessID, acceptances: [Acceptance] = []) -> Result<ApplyPlan, Failure> {
         do {
-            let target = try Target(patch, id)
+            let target = try Target(patch, id, held)
             guard let object = try target.object() else {
                 return .failure(Failure("not-affected", "the object is not loaded there.", at: "process \(id)"))
             }
             let plan = try prepared(patch, target, object, acceptances)
-            try target.checkOldBytes(plan)
+            try target.checkOldBytes(plan, under: target.overlapping(plan, held))
             return .success(plan)
         } catch let failure as Failure {
             return .failure(failure)
@@ -45,7 +49,7 @@ public struct Applier: Sendable {
     /// Puts the old code back in `process`.
     public func revert(_ patch: LivePatch, in id: ProcessID) -> ProcessOutcome {
         outcome {
-            let target = try Target(patch, id)
+            let target = try Target(patch, id, held)
             guard let found = target.found else { return .notPatched }
             switch found.state {
             case .retired, .unfinished: return .notPatched
@@ -66,7 +70,7 @@ public struct Applier: Sendable {
     }
 
     private func transition(_ patch: LivePatch, _ id: ProcessID, _ acceptances: [Acceptance]) throws -> ProcessOutcome {
-        var target = try Target(patch, id)
+        var target = try Target(patch, id, held)
         guard let object = try target.object() else { return .notAffected }
         switch target.found?.state {
         case .patched: return .alreadyPatched
@@ -76,12 +80,13 @@ public struct Applier: Sendable {
             if let plan = target.found?.plan {
                 let undone = try restore(plan, target)
                 guard undone.isDone else { return undone }
-                target = try Target(patch, id)
+                target = try Target(patch, id, held)
             }
         case .retired, .unfinished, nil: break
         }
         let plan = try prepared(patch, target, object, acceptances)
-        try target.checkOldBytes(plan)
+        let replaced = try target.overlapping(plan, held)
+        try target.checkOldBytes(plan, under: replaced)
 
         var stub: Range<RuntimeAddress>?
         if target.found == nil { stub = try map(plan, target) }
@@ -96,13 +101,20 @@ public struct Applier: Sendable {
             if !isReused { try fill(plan, target) }
             try target.memory.write([UInt8(TargetHeader.Phase.complete.rawValue), 0, 0, 0], at: plan.base + TargetHeader.phaseOffset)
             checkpoint(.written)
-            let result = try flip(plan, target, forward: true, isReused: isReused, stub: stub)
-            if case .patched = result { return result }
-            if !isReused { unmap(plan, target) }
-            return result
         } catch {
+            // Nothing has been switched: nobody can be in the mapping.
             if !isReused { unmap(plan, target) }
             throw error
+        }
+        switch flip(off: replaced, on: plan, target, stub: stub) {
+        case .switched(let pause, let attempts):
+            let report = TransitionReport(
+                pause: pause, attempts: attempts, mappedBytes: plan.layout.size, isReused: isReused, replaced: replaced.map(\.patch))
+            return try verified(target, forward: true, report)
+        case .untouched(let outcome):
+            if !isReused { unmap(plan, target) }
+            return outcome
+        case .unknown(let failure): return .couldNotTell(failure)
         }
     }
 
@@ -152,56 +164,76 @@ public struct Applier: Sendable {
     }
 
     private func restore(_ plan: ApplyPlan, _ target: Target) throws -> ProcessOutcome {
-        try flip(plan, target, forward: false, isReused: true, stub: nil)
+        switch flip(off: [plan], on: nil, target, stub: nil) {
+        case .switched(let pause, let attempts):
+            return try verified(
+                target, forward: false, TransitionReport(pause: pause, attempts: attempts, mappedBytes: plan.layout.size, isReused: true))
+        case .untouched(let outcome): return outcome
+        case .unknown(let failure): return .couldNotTell(failure)
+        }
     }
 
     // MARK: While it stands still
 
-    private func flip(_ plan: ApplyPlan, _ target: Target, forward: Bool, isReused: Bool, stub: Range<RuntimeAddress>?) throws -> ProcessOutcome {
-        var quiet: [(range: Range<RuntimeAddress>, name: String)]
-        if forward {
-            quiet = plan.guarded.map { ($0.range, $0.name) }
-        } else {
-            // The new code and the stubs, and the inside of the jumps, where old instructions will begin again.
-            quiet = [(plan.newCode, "patched code")] + plan.sites.map { ($0.window, $0.function) }
+    private enum Flip {
+        case switched(pause: Duration, attempts: Int)
+        /// No byte of the process's code was changed, and why.
+        case untouched(ProcessOutcome)
+        /// Something failed after the switch, so that it is in force and was not seen to be.
+        case unknown(Failure)
+    }
+
+    /// Waits for a safe point, as long as the budget allows, and switches there.
+    private func flip(off: [ApplyPlan], on: ApplyPlan?, _ target: Target, stub: Range<RuntimeAddress>?) -> Flip {
+        var quiet: [(range: Range<RuntimeAddress>, name: String)] = on?.guarded.map { ($0.range, $0.name) } ?? []
+        for plan in off {
+            // The patch's code and stubs, and the inside of the jumps, where old instructions will begin again.
+            quiet.append((plan.newCode, "patched code"))
+            quiet += plan.sites.map { ($0.window, $0.function) }
         }
         // The stub that mapped the patch has done its work; when nobody is in it any more its bytes go.
         if let stub { quiet.append((stub, "the call that mapped the patch")) }
         let guarded = GuardedRanges(quiet), words = WordReader(target.process)
-        let change = SiteSwitch(plan: plan, forward: forward, stub: stub, memory: target.memory, checkpoint: checkpoint)
+        let change = SiteSwitch(off: off, on: on, stub: stub, memory: target.memory, checkpoint: checkpoint)
         let clock = ContinuousClock()
         let deadline = clock.now + budget.timeout
         var attempts = 0
         var last: ProcessOutcome = .blocked([], attempts: 0)
         while attempts < budget.attemptsMax {
             attempts += 1
-            // Stacks grow and threads come: the map must be that of this attempt.
-            let stacks = StackMap(try target.handle.mappings(), of: target.process)
+            var isSwitched = false
             do {
+                // Stacks grow and threads come: the map must be that of this attempt.
+                let stacks = StackMap(try target.handle.mappings(), of: target.process)
                 let stop = try tracer.withStopped(target.handle, timeout: budget.stopTimeout) { stopped throws -> [BlockingThread] in
                     let blocking = SafePoint.blocking(stopped, guarded, stacks, words)
-                    if blocking.isEmpty { try change.perform() }
+                    if blocking.isEmpty {
+                        try change.perform()
+                        isSwitched = true
+                    }
                     return blocking
                 }
-                if stop.value.isEmpty {
+                if isSwitched {
                     checkpoint(.released)
-                    return try verified(
-                        plan, target, forward: forward,
-                        TransitionReport(pause: stop.pause, attempts: attempts, mappedBytes: plan.layout.size, isReused: isReused))
+                    return .switched(pause: stop.pause, attempts: attempts)
                 }
                 last = .blocked(stop.value, attempts: attempts)
-            } catch let failure as Failure where failure.code == "stop-timeout" {
+            } catch {
+                let failure = error as? Failure ?? Failure("unexpected", "\(error)", at: "process \(target.process)")
+                if isSwitched { return .unknown(failure) }
+                if failure.saysProcessIsGone { return .untouched(.gone) }
                 last = .refused(failure)
+                guard failure.code == "stop-timeout" else { return .untouched(last) }
             }
             if clock.now >= deadline { break }
             tracer.rest(attempts)
         }
-        return last
+        return .untouched(last)
     }
 
     /// Reads everything back after the release: only this makes "patched" true.
-    private func verified(_ plan: ApplyPlan, _ target: Target, forward: Bool, _ report: TransitionReport) throws -> ProcessOutcome {
-        let after = try Target(target.patch, target.process)
+    private func verified(_ target: Target, forward: Bool, _ report: TransitionReport) throws -> ProcessOutcome {
+        let after = try Target(target.patch, target.process, held)
         switch (after.found?.state, forward) {
         case (.patched, true): return .patched(report)
         case (.retired, false): return .reverted(report)
@@ -222,15 +254,39 @@ struct Target {
     let objects: [LoadedObject]
     /// Our mapping of this patch, if there is one.
     let found: FoundPatch?
+    /// Mappings of other patches.
+    let others: [FoundPatch]
 
-    init(_ patch: LivePatch, _ id: ProcessID) throws {
+    init(_ patch: LivePatch, _ id: ProcessID, _ held: (PatchID) -> LivePatch?) throws {
         self.patch = patch
         process = id
         handle = try ProcessHandle(id)
         memory = try handle.memory()
         maps = try handle.mappings()
         objects = Instances.objects(in: maps, of: memory)
-        found = PatchStates.find(in: maps, of: memory, objects: objects) { $0 == patch.id ? patch : nil }.first { $0.header?.patch == patch.id }
+        let all = PatchStates.find(in: maps, of: memory, objects: objects) { $0 == patch.id ? patch : held($0) }
+        found = all.first { $0.header?.patch == patch.id }
+        others = all.filter { $0.header?.patch != patch.id }
+    }
+
+    /// Patches in force that replace some of the same functions: they make way for the new one in the same stop.
+    /// Failure: `other-patch` when one is in the way that this host does not hold.
+    func overlapping(_ plan: ApplyPlan, _ held: (PatchID) -> LivePatch?) throws -> [ApplyPlan] {
+        var result: [ApplyPlan] = []
+        for other in others {
+            switch other.state {
+            case .patched, .interrupted:
+                guard let theirs = other.plan, theirs.sites.contains(where: { site in plan.guarded.contains { $0.range.contains(site.address) } }) else { continue }
+                result.append(theirs)
+            case .couldNotTell(let failure):
+                guard let header = other.header, header.sites.contains(where: { site in plan.guarded.contains { $0.range.contains(site.address) } }) else { continue }
+                throw Failure(
+                    "other-patch", "another patch may be in force in the same functions: \(failure.sentence)", at: "process \(process)",
+                    remedy: "Revert it first, with its own file: fother revert FILE --pid \(process)")
+            case .retired, .unfinished: continue
+            }
+        }
+        return result
     }
 
     /// The one instance of the patched build; nil when it is not loaded.
@@ -245,9 +301,14 @@ struct Target {
     }
 
     /// Every function that the patch replaces must have the bytes of the old build.
-    func checkOldBytes(_ plan: ApplyPlan) throws {
+    func checkOldBytes(_ plan: ApplyPlan, under others: [ApplyPlan]) throws {
         for function in plan.guarded {
-            let bytes = try memory.read(at: function.range.lowerBound, count: function.range.upperBound - function.range.lowerBound)
+            var bytes = try memory.read(at: function.range.lowerBound, count: function.range.upperBound - function.range.lowerBound)
+            // Where a patch that makes way has its jumps, the old bytes are known.
+            for site in others.flatMap(\.sites) where function.range.contains(site.address) && function.range.contains(site.address + (site.old.count - 1)) {
+                let at = site.address - function.range.lowerBound
+                bytes.replaceSubrange(at..<at + site.old.count, with: site.old)
+            }
             guard sha256(bytes[...]) == function.hash else {
                 throw Failure(
                     "bytes-differ", "the code in memory is not that of the build: something else has changed it.",

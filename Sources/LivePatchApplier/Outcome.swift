@@ -14,12 +14,15 @@ public struct TransitionReport: Sendable {
     public var mappedBytes: Int
     /// The mapping existed from before and was used again.
     public var isReused: Bool
+    /// Patches that made way in the same stop.
+    public var replaced: [PatchID]
 
-    public init(pause: Duration, attempts: Int, mappedBytes: Int, isReused: Bool) {
+    public init(pause: Duration, attempts: Int, mappedBytes: Int, isReused: Bool, replaced: [PatchID] = []) {
         self.pause = pause
         self.attempts = attempts
         self.mappedBytes = mappedBytes
         self.isReused = isReused
+        self.replaced = replaced
     }
 }
 

@@ -107,6 +107,8 @@ public enum PatchStates {
                     return couldNotTell("code-contradicts", "the mapped code does not have the protection the patch gives it.")
                 }
             }
+            // Off, and none of the sites comes here: what stands there (a newer patch's jump) is not this patch's business.
+            if !header.isCommitted, new == 0 { return answer(.retired) }
             guard new + old == plan.sites.count else {
                 return couldNotTell("site-altered", "\(plan.sites.count - new - old) patch sites hold neither the jump nor the old bytes.")
             }

@@ -1,57 +1,77 @@
-// Writes every patch site of one process, or none, while it stands still.
+// Turns patches off and on in one process while it stands still: all of it happens, or nothing.
 
 import ELF
 import LivePatch
 import ProcessControl
 
 struct SiteSwitch {
-    let plan: ApplyPlan
-    /// Old bytes to jumps; false: back.
-    let forward: Bool
-    /// Bytes of a finished call stub, cleared on the way.
-    let stub: Range<RuntimeAddress>?
-    let memory: ProcessMemory
-    let checkpoint: @Sendable (TransitionStep) -> Void
-
-    /// Forward: each site gets a jump to a stub that still runs the old code, then one byte turns all of them. Back: the
-    /// byte first, then the sites. So a kill between any two writes leaves the old code or the new, never a mixture.
-    /// On any failure what was written is put back before it is thrown: `site-altered`, `read-back`, or the memory's.
-    func perform() throws {
-        var before: [[UInt8]] = []
-        for site in plan.sites {
-            let bytes = try memory.read(at: site.address, count: site.old.count)
-            guard bytes == site.old || !forward && bytes == site.new else {
-                throw Failure(
-                    "site-altered", "the code at the patch site is neither the old build's nor the patch's.",
-                    at: "process \(memory.process) \(site.function)", remedy: "A debugger or another tool has written there; nothing was changed.")
-            }
-            before.append(bytes)
-        }
-        let committed = try memory.read(at: plan.commit, count: 1)
-        checkpoint(.stopped)
-        if let stub { try memory.write([UInt8](repeating: 0, count: stub.upperBound - stub.lowerBound), at: stub.lowerBound) }
-        do {
-            if !forward { try commit(0) }
-            for (i, site) in plan.sites.enumerated() {
-                try memory.write(forward ? site.new : site.old, at: site.address)
-                checkpoint(.siteWritten(i))
-            }
-            for site in plan.sites {
-                guard try memory.read(at: site.address, count: site.new.count) == (forward ? site.new : site.old) else {
-                    throw Failure("read-back", "a patch site does not read back as written.", at: "process \(memory.process) \(site.function)")
-                }
-            }
-            if forward { try commit(1) }
-        } catch {
-            if forward { try? memory.write(committed, at: plan.commit) }
-            for (site, bytes) in zip(plan.sites, before) { try? memory.write(bytes, at: site.address) }
-            if !forward { try? memory.write(committed, at: plan.commit) }
-            throw error
-        }
+    /// One write: what must be there before, what is there after.
+    private struct Write {
+        var address: RuntimeAddress
+        var expected: [[UInt8]]
+        var bytes: [UInt8]
+        var step: TransitionStep
+        var function: String
     }
 
-    private func commit(_ value: UInt8) throws {
-        try memory.write([value], at: plan.commit)
-        checkpoint(.committed)
+    private let writes: [Write]
+    /// Bytes of a finished call stub, cleared on the way.
+    private let stub: Range<RuntimeAddress>?
+    private let memory: ProcessMemory
+    private let checkpoint: @Sendable (TransitionStep) -> Void
+
+    /// Off: the commit byte first, then the sites. On: the sites first, each with a jump to a stub that still runs the old
+    /// code, then the byte. So a kill between any two writes leaves the old code or one patch, never a mixture.
+    init(
+        off: [ApplyPlan], on: ApplyPlan?, stub: Range<RuntimeAddress>?, memory: ProcessMemory, checkpoint: @escaping @Sendable (TransitionStep) -> Void
+    ) {
+        var writes: [Write] = []
+        func commit(_ plan: ApplyPlan, _ value: UInt8) {
+            writes.append(Write(address: plan.commit, expected: [[0], [1]], bytes: [value], step: .committed, function: "commit byte"))
+        }
+        for plan in off {
+            commit(plan, 0)
+            for (i, s) in plan.sites.enumerated() {
+                writes.append(Write(address: s.address, expected: [s.new, s.old], bytes: s.old, step: .siteWritten(i), function: s.function))
+            }
+        }
+        if let plan = on {
+            for (i, s) in plan.sites.enumerated() {
+                writes.append(Write(address: s.address, expected: [s.old], bytes: s.new, step: .siteWritten(i), function: s.function))
+            }
+            commit(plan, 1)
+        }
+        self.writes = writes
+        self.stub = stub
+        self.memory = memory
+        self.checkpoint = checkpoint
+    }
+
+    /// Writes in order, each read back. On a failure what was written is put back in reverse, and the failure thrown:
+    /// `site-altered`, `read-back`, or the memory's.
+    func perform() throws {
+        checkpoint(.stopped)
+        if let stub { try memory.write([UInt8](repeating: 0, count: stub.upperBound - stub.lowerBound), at: stub.lowerBound) }
+        var done: [(RuntimeAddress, [UInt8])] = []
+        do {
+            for w in writes {
+                let before = try memory.read(at: w.address, count: w.bytes.count)
+                guard w.expected.contains(before) else {
+                    throw Failure(
+                        "site-altered", "the code at the patch site is neither the old build's nor the patch's.",
+                        at: "process \(memory.process) \(w.function)", remedy: "A debugger or another tool has written there; nothing was changed.")
+                }
+                guard before != w.bytes else { continue }
+                try memory.write(w.bytes, at: w.address)
+                done.append((w.address, before))
+                checkpoint(w.step)
+                guard try memory.read(at: w.address, count: w.bytes.count) == w.bytes else {
+                    throw Failure("read-back", "a patch site does not read back as written.", at: "process \(memory.process) \(w.function)")
+                }
+            }
+        } catch {
+            for (address, bytes) in done.reversed() { try? memory.write(bytes, at: address) }
+            throw error
+        }
     }
 }

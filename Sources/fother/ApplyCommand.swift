@@ -28,7 +28,7 @@ struct ApplyCommand: ParsableCommand {
             // Held before anything is touched: without it nobody could tell later what is in the process.
             if FileManager.default.fileExists(atPath: patch) { try store.keep(RegularFile.read(patch), live.id) }
             let held = HeldPatches(store, also: live)
-            let applier = Applier(Tracer())
+            let applier = Applier(Tracer(), held: { store.patch($0) })
             var done: [ProcessID: TransitionLine] = [:]
             // Processes that start meanwhile are found by looking again.
             for round in 0..<(pid.isEmpty ? 3 : 1) {
@@ -98,7 +98,7 @@ struct ApplyCommand: ParsableCommand {
         let scan = try ProcessScan(only: pid.isEmpty ? nil : pid.map { ProcessID($0) }, held: { $0 == live.id ? live : nil })
         var plans: [Plan] = []
         for view in scan.views where view.objects.contains(where: { $0.buildID == live.buildID }) {
-            switch Applier(Tracer()).plan(live, for: view.id, acceptances: acceptances) {
+            switch Applier(Tracer(), held: { PatchStore().patch($0) }).plan(live, for: view.id, acceptances: acceptances) {
             case .failure(let failure): plans.append(Plan(pid: view.id.value, failure: FailureValue(failure)))
             case .success(let p):
                 plans.append(

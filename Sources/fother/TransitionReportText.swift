@@ -13,6 +13,7 @@ struct TransitionLine: Encodable {
     var pauseMicroseconds: Double?
     var attempts: Int?
     var mappedBytes: Int?
+    var replaced: [String]?
     var blocking: [String]?
     var failure: FailureValue?
 
@@ -54,13 +55,15 @@ struct TransitionLine: Encodable {
         pauseMicroseconds = (Double(r.pause.components.attoseconds) / 1e12 + Double(r.pause.components.seconds) * 1e6).rounded()
         attempts = r.attempts
         mappedBytes = r.mappedBytes
+        replaced = r.replaced.isEmpty ? nil : r.replaced.map(\.description)
     }
 
     var text: (word: Table.Cell, detail: String) {
         switch outcome {
         case "patched", "reverted":
+            let instead = replaced.map { "; replaces patch " + $0.map { String($0.prefix(12)) }.joined(separator: ", ") } ?? ""
             let stops = attempts.map { $0 == 1 ? "" : ", \($0) stops" } ?? ""
-            return (.init(outcome, Theme.good), "read back; stood still for \(Int(pauseMicroseconds ?? 0)) us\(stops); \((mappedBytes ?? 0) / 1024) KiB mapped")
+            return (.init(outcome, Theme.good), "read back; stood still for \(Int(pauseMicroseconds ?? 0)) us\(stops); \((mappedBytes ?? 0) / 1024) KiB mapped\(instead)")
         case "already-patched": return (.init("already patched", Theme.good), "read back; nothing was done")
         case "not-patched": return (.init("not patched", Theme.quiet), "nothing was done")
         case "not-affected": return (.init("not affected", Theme.quiet), "the build is not loaded")
