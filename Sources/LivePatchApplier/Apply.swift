@@ -269,19 +269,21 @@ struct Target {
         others = all.filter { $0.header?.patch != patch.id }
     }
 
-    /// Patches in force that replace some of the same functions: they make way for the new one in the same stop.
+    /// Patches in force that replace some of the same functions, hooked or not: callers inside such a patch would go on using
+    /// its copies. They make way for the new one in the same stop.
     /// Failure: `other-patch` when one is in the way that this host does not hold.
     func overlapping(_ plan: ApplyPlan, _ held: (PatchID) -> LivePatch?) throws -> [ApplyPlan] {
         var result: [ApplyPlan] = []
         for other in others {
             switch other.state {
             case .patched, .interrupted:
-                guard let theirs = other.plan, theirs.sites.contains(where: { site in plan.guarded.contains { $0.range.contains(site.address) } }) else { continue }
-                result.append(theirs)
+                guard let theirs = other.plan else { continue }
+                let starts = Set(theirs.guarded.map(\.range.lowerBound))
+                if plan.guarded.contains(where: { starts.contains($0.range.lowerBound) }) { result.append(theirs) }
             case .couldNotTell(let failure):
-                guard let header = other.header, header.sites.contains(where: { site in plan.guarded.contains { $0.range.contains(site.address) } }) else { continue }
+                guard let header = other.header, header.isCommitted, header.buildID == plan.buildID, header.bias == plan.bias else { continue }
                 throw Failure(
-                    "other-patch", "another patch may be in force in the same functions: \(failure.sentence)", at: "process \(process)",
+                    "other-patch", "another patch of this object seems to be in force: \(failure.sentence)", at: "process \(process)",
                     remedy: "Revert it first, with its own file: fother revert FILE --pid \(process)")
             case .retired, .unfinished: continue
             }

@@ -132,6 +132,31 @@ struct CorpusTests {
         }
     }
 
+    @Test("a patch that shares functions with an older one replaces it in one stop, whichever of them has the jumps")
+    func replacing() throws {
+        let root = Surroundings.state + "/libpng", moved = Surroundings.state + "/moved.fother", fix = Surroundings.state + "/libpng16-16.fother"
+        try #require(FileManager.default.fileExists(atPath: moved), "everyFunctionMoved prepares it")
+        let painter = try ChildProcess([root + "/pictures"], output: .pipe)
+        let pid = "\(painter.id)"
+        func rounds(_ count: Int) throws {
+            for _ in 0..<count { #expect(try painter.readLine() == "good 78f50978") }
+        }
+        /// How many patches `ps` reads back as in force.
+        func inForce() throws -> Int { try Surroundings.fother("ps", "--pid", pid).outputText.components(separatedBy: "patched, read back").count - 1 }
+        try rounds(10)
+        for patch in [fix, moved, fix] {
+            let applied = try Surroundings.fother("apply", patch, "--pid", pid)
+            #expect(applied.status == .exited(0), "\(applied.outputText)")
+            // The moved library calls its own copies: with both in force the fix would be reported and never run.
+            #expect(try inForce() == 1)
+            try rounds(100)
+        }
+        #expect(try Surroundings.fother("revert", moved, "--pid", pid).outputText.contains("not patched"))
+        #expect(try Surroundings.fother("revert", fix, "--pid", pid).outputText.contains("reverted"))
+        #expect(try inForce() == 0)
+        try rounds(100)
+    }
+
     @Test("the build that a process runs can be taken from the process, and compared with the archive's")
     func buildFromAProcess() throws {
         let (_, file) = try pair("libpng16-16", "1.6.39-2+deb12u5", "1.6.39-2+deb12u6")
