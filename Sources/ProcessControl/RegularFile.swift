@@ -6,21 +6,22 @@ import ELF
 import Glibc
 
 public enum RegularFile {
-    /// The whole file. Failures: `file-unreadable` with the reason, `limit-exceeded`.
-    public static func read(_ path: String, limitBytes: Int = ELFFile.bytesMax) throws(Failure) -> [UInt8] {
+    /// The whole file. `root`: the path is meant as a process with that root directory means it, and no symbolic link leads
+    /// out of it. Failures: `file-unreadable` with the reason, `limit-exceeded`.
+    public static func read(_ path: String, in root: String? = nil, limitBytes: Int = ELFFile.bytesMax) throws(Failure) -> [UInt8] {
         let bytes: [UInt8]?
-        do { bytes = try open(path).readToEnd(limitBytes: limitBytes) } catch { throw unreadable(path, error) }
+        do { bytes = try open(path, root).readToEnd(limitBytes: limitBytes) } catch { throw unreadable(path, error) }
         guard let bytes else { throw Failure("limit-exceeded", "the file is larger than \(limitBytes) bytes.", at: path) }
         return bytes
     }
 
     /// The first `count` bytes, or all when there are fewer.
-    public static func prefix(_ path: String, count: Int) throws(Failure) -> [UInt8] {
-        do { return try open(path).read(at: 0, count: count) } catch { throw unreadable(path, error) }
+    public static func prefix(_ path: String, in root: String? = nil, count: Int) throws(Failure) -> [UInt8] {
+        do { return try open(path, root).read(at: 0, count: count) } catch { throw unreadable(path, error) }
     }
 
-    private static func open(_ path: String) throws(Errno) -> Descriptor {
-        let fd = unsafe fother_open_regular(path)
+    private static func open(_ path: String, _ root: String?) throws(Errno) -> Descriptor {
+        let fd = if let root { unsafe fother_open_regular_in(root, path) } else { unsafe fother_open_regular(path) }
         guard fd >= 0 else { throw Errno(fd) }
         return Descriptor(owning: fd)
     }

@@ -72,17 +72,17 @@ struct PackageNames {
         let prefix = "/proc/\(process)/root"
         for path in root.paths {
             let key = Key(root: id, path: path)
-            guard let head = try? RegularFile.prefix(prefix + path, count: Self.headMax) else { continue }
+            guard let head = try? RegularFile.prefix(path, in: prefix, count: Self.headMax) else { continue }
             fileExists.insert(key)
             fileBuild[key] = .some(Self.buildID(head))
         }
-        if let status = try? RegularFile.read(prefix + "/var/lib/dpkg/status", limitBytes: Self.listMax) {
+        if let status = try? RegularFile.read("/var/lib/dpkg/status", in: prefix, limitBytes: Self.listMax) {
             let packages = InstalledPackages(status: status)
-            let diversions = Diversions((try? RegularFile.read(prefix + "/var/lib/dpkg/diversions", limitBytes: Self.listMax)) ?? [])
+            let diversions = Diversions((try? RegularFile.read("/var/lib/dpkg/diversions", in: prefix, limitBytes: Self.listMax)) ?? [])
             var owners = FileOwners(of: root.paths, diversions: diversions)
             let info = prefix + "/var/lib/dpkg/info"
             for name in (try? FileManager.default.contentsOfDirectory(atPath: info)) ?? [] where name.hasSuffix(".list") {
-                if let list = try? RegularFile.read(info + "/" + name, limitBytes: Self.listMax) {
+                if let list = try? RegularFile.read("/var/lib/dpkg/info/" + name, in: prefix, limitBytes: Self.listMax) {
                     owners.read(list: list, of: String(name.dropLast(5)))
                 }
             }

@@ -7,8 +7,12 @@
 /// openat(2) with O_CLOEXEC; `directory` may be AT_FDCWD.
 int fother_openat(int directory, const char *path, int flags);
 int fother_close(int fd);
-/// Opens a regular file for reading; -EINVAL for anything else. Never blocks on a pipe and never opens a terminal.
+/// Opens a regular file for reading; -EINVAL for anything else, which is not opened at all: opening a pipe can block,
+/// opening a device can act.
 int fother_open_regular(const char *path);
+/// The same for a path as a process with that root directory means it: no symbolic link leads out of `root`. Needs
+/// openat2, kernel 5.6 (-ENOSYS before).
+int fother_open_regular_in(const char *root, const char *path);
 /// Reads until `size` bytes or the end of the file; a short count means the end.
 int64_t fother_read_full(int fd, void *buffer, size_t size);
 /// One read(2), retried on EINTR.
