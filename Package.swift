@@ -53,6 +53,7 @@ let package = Package(
         tests("RoomsTests", []),
         tests("ProcessControlTests", ["ELF", "ProcessControl"]),
         tests("AdvisoriesTests", ["Advisories"]),
+        tests("LivePatchApplierTests", ["ELF", "ProcessControl", "LivePatch", "LivePatchBuilder", "LivePatchApplier"]),
         .testTarget(
             name: "CorpusTests", dependencies: ["ELF", "ProcessControl", "fother"], exclude: ["Fixtures"], swiftSettings: strict),
         tests("LivePatchBuilderTests", ["ELF", "MachineCode", "ProcessControl", "LivePatch", "LivePatchBuilder"]),

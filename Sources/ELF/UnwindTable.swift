@@ -3,8 +3,15 @@
 
 /// A common information entry: what several functions' unwind rules share.
 public struct CommonInformation: Sendable, Equatable {
-    /// Range in `ELFFile.bytes` of the whole record, length field included.
+    /// Range in the table's bytes of the whole record, length field included.
     public var record: Range<Int>
+    /// Range of the initial call frame instructions.
+    public var instructions: Range<Int>
+    public var codeAlignment: UInt64
+    public var dataAlignment: Int64
+    /// DWARF number of the column that holds the return address: 16 on x86-64.
+    public var returnColumn: UInt64
+    var hasAugmentation: Bool
     public var pointerEncoding: UInt8
     public var lsdaEncoding: UInt8?
     public var personality: Bool
@@ -17,8 +24,10 @@ public struct FrameDescription: Sendable, Equatable {
     public var size: Int
     /// Index into `UnwindTable.common`.
     public var common: Int
-    /// Range in `ELFFile.bytes` of the whole record, length field included.
+    /// Range in the table's bytes of the whole record, length field included.
     public var record: Range<Int>
+    /// Range of the call frame instructions.
+    public var instructions: Range<Int>
     /// Address of the language-specific data area (C++ landing pads), if it has one.
     public var lsda: LinkAddress?
 }
@@ -29,28 +38,48 @@ public struct UnwindTable: Sendable {
     public var common: [CommonInformation] = []
     /// Sorted by start address.
     public var frames: [FrameDescription] = []
+    /// What the ranges index: a whole file, or the section as it is in memory.
+    public let bytes: Bytes
+    private let base: Int
+    private let baseAddress: LinkAddress
 
     /// Reads `.eh_frame`. A file without one has an empty table. Throws `eh-frame-malformed` and the cursor's failures.
     public init(_ file: ELFFile) throws(Failure) {
-        guard let section = file.section(".eh_frame"), section.hasBytes else { return }
-        let base = Int(section.offset.value)
-        var cursor = ByteCursor(file.bytes, base..<base + section.size, part: ".eh_frame")
+        guard let section = file.section(".eh_frame"), section.hasBytes else {
+            try self.init(file.bytes, 0..<0, at: LinkAddress(0))
+            return
+        }
+        let offset = Int(section.offset.value)
+        try self.init(file.bytes, offset..<offset + section.size, at: section.address)
+    }
+
+    /// Reads the records in `range` of `bytes`, whose first byte has the link address `address`; a zero length ends them.
+    public init(_ bytes: Bytes, _ range: Range<Int>, at address: LinkAddress) throws(Failure) {
+        self.bytes = bytes
+        base = range.lowerBound
+        baseAddress = address
+        try read(range)
+    }
+
+    /// The link address of an offset into `bytes`.
+    func address(_ offset: Int) -> LinkAddress { baseAddress + (offset - base) }
+
+    private mutating func read(_ range: Range<Int>) throws(Failure) {
+        var cursor = ByteCursor(bytes, range, part: ".eh_frame")
         var commonAt: [Int: Int] = [:]
-        /// The link address of a file offset inside the section.
-        func address(_ offset: Int) -> LinkAddress { section.address + (offset - base) }
 
         while !cursor.isAtEnd {
             let start = cursor.offset
             let length = Int(try cursor.u32())
             if length == 0 { break }
             guard length != 0xffff_ffff else {
-                throw file.bytes.failure("eh-frame-malformed", "64-bit records are not used on x86-64.", at: start)
+                throw bytes.failure("eh-frame-malformed", "64-bit records are not used on x86-64.", at: start)
             }
             let idOffset = cursor.offset
             let end = idOffset + length
-            var body = ByteCursor(file.bytes, idOffset..<end, part: ".eh_frame")
+            var body = ByteCursor(bytes, idOffset..<end, part: ".eh_frame")
             guard end <= cursor.end else {
-                throw file.bytes.failure("eh-frame-malformed", "a record is longer than its section.", at: start)
+                throw bytes.failure("eh-frame-malformed", "a record is longer than its section.", at: start)
             }
             let id = Int(try body.u32())
             if id == 0 {
@@ -58,23 +87,30 @@ public struct UnwindTable: Sendable {
                 common.append(try Self.readCommon(&body, start..<end))
             } else {
                 guard let index = commonAt[idOffset - id] else {
-                    throw file.bytes.failure("eh-frame-malformed", "a frame names no common entry.", at: start)
+                    throw bytes.failure("eh-frame-malformed", "a frame names no common entry.", at: start)
                 }
                 let cie = common[index]
+                let address = self.address
                 let pc = try Self.pointer(&body, cie.pointerEncoding, address)
                 let size = try Self.pointer(&body, cie.pointerEncoding & 0x0f, address)
                 var lsda: LinkAddress?
-                if let encoding = cie.lsdaEncoding, encoding != 0xff {
-                    _ = try body.uleb()
+                if cie.hasAugmentation {
+                    let length = try body.uleb()
                     let at = body.offset
-                    let value = try Self.pointer(&body, encoding, address)
-                    // A zero field means "no LSDA" whatever the encoding adds to it.
-                    if file.bytes.u32(at) != 0 { lsda = value }
+                    if let encoding = cie.lsdaEncoding, encoding != 0xff {
+                        let value = try Self.pointer(&body, encoding, address)
+                        // A zero field means "no LSDA" whatever the encoding adds to it.
+                        if bytes.u32(at) != 0 { lsda = value }
+                    }
+                    guard length <= UInt64(end - at) else {
+                        throw bytes.failure("eh-frame-malformed", "augmentation data is longer than its record.", at: at)
+                    }
+                    try body.seek(max(body.offset, at + Int(length)))
                 }
                 guard frames.count < Self.framesMax, let bytes = Int(exactly: size.value) else {
-                    throw file.bytes.failure("limit-exceeded", "more than \(Self.framesMax) frames.", at: start)
+                    throw bytes.failure("limit-exceeded", "more than \(Self.framesMax) frames.", at: start)
                 }
-                frames.append(FrameDescription(start: pc, size: bytes, common: index, record: start..<end, lsda: lsda))
+                frames.append(FrameDescription(start: pc, size: bytes, common: index, record: start..<end, instructions: body.offset..<end, lsda: lsda))
             }
             try cursor.seek(end)
         }
@@ -83,7 +119,8 @@ public struct UnwindTable: Sendable {
 
     private static func readCommon(_ body: inout ByteCursor, _ record: Range<Int>) throws(Failure) -> CommonInformation {
         var result = CommonInformation(
-            record: record, pointerEncoding: 0, lsdaEncoding: nil, personality: false, isSignalFrame: false)
+            record: record, instructions: record.upperBound..<record.upperBound, codeAlignment: 1, dataAlignment: 1, returnColumn: 16,
+            hasAugmentation: false, pointerEncoding: 0, lsdaEncoding: nil, personality: false, isSignalFrame: false)
         let version = try body.u8()
         var augmentation: [UInt8] = []
         while true {
@@ -91,11 +128,17 @@ public struct UnwindTable: Sendable {
             if c == 0 { break }
             augmentation.append(c)
         }
-        _ = try body.uleb()
-        _ = try body.sleb()
-        if version == 1 { _ = try body.u8() } else { _ = try body.uleb() }
+        result.codeAlignment = try body.uleb()
+        result.dataAlignment = try body.sleb()
+        result.returnColumn = version == 1 ? UInt64(try body.u8()) : try body.uleb()
+        result.instructions = body.offset..<record.upperBound
         guard augmentation.first == UInt8(ascii: "z") else { return result }
-        _ = try body.uleb()
+        result.hasAugmentation = true
+        let length = try body.uleb()
+        guard length <= UInt64(record.upperBound - body.offset) else {
+            throw body.bytes.failure("eh-frame-malformed", "augmentation data is longer than its record.", at: body.offset)
+        }
+        result.instructions = body.offset + Int(length)..<record.upperBound
         for c in augmentation.dropFirst() {
             switch c {
             case UInt8(ascii: "R"): result.pointerEncoding = try body.u8()

@@ -10,6 +10,8 @@ public struct Applier: Sendable {
     let tracer: Tracer
     /// Patches this host holds: what is found in a process is judged by them.
     let held: @Sendable (PatchID) -> LivePatch?
+    /// Shared by all processes that this applier works on.
+    let tables = UnwindTables()
     public var budget: TransitionBudget
     /// Called between any two steps; throwing there abandons the transition as a crash would.
     public var checkpoint: @Sendable (TransitionStep) -> Void
@@ -199,6 +201,8 @@ public struct Applier: Sendable {
         let deadline = clock.now + budget.timeout
         var attempts = 0
         var last: ProcessOutcome = .blocked([], attempts: 0)
+        // Unwind data is read only when somebody seems to block: most often nobody does.
+        var walker: StackWalker?
         while attempts < budget.attemptsMax {
             attempts += 1
             var isSwitched = false
@@ -206,7 +210,7 @@ public struct Applier: Sendable {
                 // Stacks grow and threads come: the map must be that of this attempt.
                 let stacks = StackMap(try target.handle.mappings(), of: target.process)
                 let stop = try tracer.withStopped(target.handle, timeout: budget.stopTimeout) { stopped throws -> [BlockingThread] in
-                    let blocking = SafePoint.blocking(stopped, guarded, stacks, words)
+                    let blocking = SafePoint.blocking(stopped, guarded, stacks, words, walker)
                     if blocking.isEmpty {
                         try change.perform()
                         isSwitched = true
@@ -218,6 +222,7 @@ public struct Applier: Sendable {
                     return .switched(pause: stop.pause, attempts: attempts)
                 }
                 last = .blocked(stop.value, attempts: attempts)
+                if walker == nil { walker = StackWalker(target.objects, target.memory, tables) }
             } catch {
                 let failure = error as? Failure ?? Failure("unexpected", "\(error)", at: "process \(target.process)")
                 if isSwitched { return .unknown(failure) }

@@ -85,7 +85,7 @@ struct StackMap: Sendable {
 enum SafePoint {
     /// Threads that are in a guarded range or may return into one. All threads of the process stand still.
     static func blocking(
-        _ stopped: borrowing StoppedProcess, _ guarded: GuardedRanges, _ stacks: StackMap, _ words: WordReader
+        _ stopped: borrowing StoppedProcess, _ guarded: GuardedRanges, _ stacks: StackMap, _ words: WordReader, _ walker: StackWalker?
     ) -> [BlockingThread] {
         var result: [BlockingThread] = []
         for thread in stopped.threads {
@@ -100,7 +100,12 @@ enum SafePoint {
             for range in ranges {
                 switch words.first(in: range, between: guarded.bounds, where: guarded.returnsInto) {
                 case .none: continue
-                case .found(let word):
+                case .found(var word):
+                    // Any word may be a return address; the unwind data can tell that none is.
+                    if let walker, range.lowerBound.value == thread.stackPointer.value & ~7 {
+                        guard let real = confirmed(walker.walk(thread, words), guarded, words) else { continue }
+                        word = real
+                    }
                     result.append(BlockingThread(thread: thread.id, function: guarded.name(at: word, asReturn: true) ?? "", isExecuting: false))
                 case .unreadable:
                     result.append(BlockingThread(thread: thread.id, function: unreadable, isExecuting: false))
@@ -109,6 +114,13 @@ enum SafePoint {
             }
         }
         return result
+    }
+
+    /// The first address in the walk that is in a guarded range; where the stack is not understood every word counts.
+    private static func confirmed(_ walk: StackWalker.Walk, _ guarded: GuardedRanges, _ words: WordReader) -> UInt64? {
+        if let hit = walk.returns.first(where: guarded.returnsInto) { return hit }
+        if let hit = walk.interrupted.first(where: { guarded.name(at: $0, asReturn: false) != nil }) { return hit }
+        return walk.unknownFrom.flatMap { words.first(from: $0, between: guarded.bounds, where: guarded.returnsInto) }
     }
 
     private static let unreadable = "a stack that cannot be read"

@@ -17,6 +17,12 @@ public struct StoppedThread: Sendable {
     public var stackPointer: RuntimeAddress { RuntimeAddress(UInt64(registers.rsp)) }
     /// Base of fs: on glibc the thread control block, at the top of a pthread's stack.
     public var threadPointer: RuntimeAddress { RuntimeAddress(UInt64(registers.fs_base)) }
+    /// By DWARF number, 0 to 16: rax rdx rcx rbx rsi rdi rbp rsp r8…r15 rip.
+    public var dwarfRegisters: [UInt64] {
+        [registers.rax, registers.rdx, registers.rcx, registers.rbx, registers.rsi, registers.rdi, registers.rbp, registers.rsp,
+         registers.r8, registers.r9, registers.r10, registers.r11, registers.r12, registers.r13, registers.r14, registers.r15, registers.rip]
+            .map { UInt64($0) }
+    }
     /// The values a pointer can hide in.
     public var values: [UInt64] {
         [registers.rax, registers.rbx, registers.rcx, registers.rdx, registers.rsi, registers.rdi, registers.rbp, registers.rsp,

@@ -14,6 +14,9 @@ public final class WordReader {
 
     private let process: ProcessID
     private var buffer: [UInt64]
+    /// What the buffer holds: the range that was read last.
+    private var start: UInt64 = 0
+    private var count = 0
 
     public init(_ process: ProcessID) {
         self.process = process
@@ -24,16 +27,37 @@ public final class WordReader {
     /// comparison. The whole range is read, by process_vm_readv, before the first word is looked at.
     public func first(in range: Range<RuntimeAddress>, between bounds: ClosedRange<UInt64>, where test: (UInt64) -> Bool) -> Answer {
         let count = (range.upperBound - range.lowerBound) / 8
+        self.count = 0
+        start = range.lowerBound.value
         if count > buffer.count { buffer = [UInt64](repeating: 0, count: count) }
         let low = bounds.lowerBound, span = bounds.upperBound - bounds.lowerBound
         return unsafe buffer.withUnsafeMutableBufferPointer { words in
             let n = unsafe fother_process_read(process.value, range.lowerBound.value, words.baseAddress, count * 8)
             guard n == Int64(count * 8) else { return .unreadable }
+            self.count = count
             for i in 0..<count {
                 let word = unsafe words[i]
                 if word &- low <= span, test(word) { return .found(word) }
             }
             return .none
         }
+    }
+
+    /// The word at `address`, if it is aligned and in the range that was read last.
+    public func word(at address: UInt64) -> UInt64? {
+        guard address >= start, address & 7 == 0, (address - start) / 8 < UInt64(count) else { return nil }
+        return buffer[Int((address - start) / 8)]
+    }
+
+    /// The first word from `address` on, in the range that was read last, that lies within `bounds` and satisfies `test`.
+    public func first(from address: UInt64, between bounds: ClosedRange<UInt64>, where test: (UInt64) -> Bool) -> UInt64? {
+        let low = bounds.lowerBound, span = bounds.upperBound - bounds.lowerBound
+        var i = address <= start ? 0 : Int(min(UInt64(count), (address - start) / 8))
+        while i < count {
+            let word = buffer[i]
+            if word &- low <= span, test(word) { return word }
+            i += 1
+        }
+        return nil
     }
 }
