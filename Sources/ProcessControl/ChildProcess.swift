@@ -160,7 +160,7 @@ public final class ChildProcess: Sendable {
         state.withLock { if $0.status == nil { _ = fother_kill(id.value, number) } }
     }
 
-    /// Writes to the child's input pipe. Failure: `tool-closed-input`.
+    /// Writes to the child's input pipe. Failure: `tool-closed`.
     public func write(_ bytes: [UInt8]) throws(Failure) {
         guard let input = state.withLock({ $0.input }) else { throw closed("input") }
         var done = 0
@@ -265,7 +265,7 @@ public final class ChildProcess: Sendable {
         return Int32(clamping: min(seconds, 3600) * 1000 + attoseconds / 1_000_000_000_000_000 + 1)
     }
     private func closed(_ name: String) -> Failure {
-        Failure("tool-closed-\(name)", "its \(name) is closed, or was never a pipe.", at: arguments[0])
+        Failure("tool-closed", "its \(name) is closed, or was never a pipe.", at: arguments[0])
     }
     private func tooLong(_ limit: Int) -> Failure {
         Failure("tool-output-too-long", "it printed more than \(limit) bytes.", at: arguments[0])
