@@ -53,7 +53,9 @@ let package = Package(
         tests("RoomsTests", []),
         tests("ProcessControlTests", ["ELF", "ProcessControl"]),
         tests("AdvisoriesTests", ["Advisories"]),
-        tests("LivePatchApplierTests", ["ELF", "ProcessControl", "LivePatch", "LivePatchBuilder", "LivePatchApplier"]),
+        .testTarget(
+            name: "LivePatchApplierTests", dependencies: ["ELF", "ProcessControl", "LivePatch", "LivePatchBuilder", "LivePatchApplier"],
+            exclude: ["Fixtures"], swiftSettings: strict),
         .testTarget(
             name: "CorpusTests", dependencies: ["ELF", "ProcessControl", "fother"], exclude: ["Fixtures"], swiftSettings: strict),
         tests("LivePatchBuilderTests", ["ELF", "MachineCode", "ProcessControl", "LivePatch", "LivePatchBuilder"]),

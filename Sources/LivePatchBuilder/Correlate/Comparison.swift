@@ -108,7 +108,9 @@ struct Comparison: Sendable {
         for n in relation.indices where mayVote(n) {
             guard let o = match.oldOf[n] else { continue }
             for (a, b) in zip(old.functions[o].references, new.functions[n].references) where !b.kind.isBranch {
-                guard isData(old.place(a.target)), isData(new.place(b.target)) else { continue }
+                let x = old.place(a.target), y = new.place(b.target)
+                // The end of a section is no object, even where one begins in the other build.
+                guard isData(x), isData(y), (x == .nowhere) == (y == .nowhere) else { continue }
                 map.vote(b.target, is: a.target, by: n)
             }
         }
@@ -119,6 +121,11 @@ struct Comparison: Sendable {
             if isData(old.place(a)), isData(new.place(b)), map.votes[b] == nil { map.prove(b, is: a) }
         }
         map.close()
+    }
+
+    /// Just behind a section of memory, alignment included.
+    private func isBoundary(_ a: LinkAddress, _ image: CodeImage) -> Bool {
+        image.file.sections.contains { $0.isAllocated && a >= $0.end && a - $0.end < 64 }
     }
 
     private func isData(_ p: Place) -> Bool {
@@ -167,6 +174,9 @@ struct Comparison: Sendable {
             if let m = map.majority(s.target), m != r.target { return "it uses other data (\(s.target))" }
             return sameReadOnly(r.target, s.target) ? nil : "read-only data at \(s.target) changed"
         case (.nowhere, .nowhere):
+            return nil
+        case (.nowhere, .data) where isBoundary(r.target, old), (.data, .nowhere) where isBoundary(s.target, new):
+            // The end of a section, as in `&__TMC_END__`: in one of the builds something begins there.
             return nil
         default:
             return "it refers to something of another kind"

@@ -21,6 +21,8 @@ struct PatchWriter {
     }
     private var symbolIndex: [PatchSymbol: Int] = [:]
     private var textOffset: [Int: Int] = [:]
+    /// New index and field of a short branch -> offset of its long jump.
+    private var islands: [Int: [Int: Int]] = [:]
     private var copies: [LinkAddress: (offset: Int, size: Int)] = [:]
     private var tables: [LinkAddress: Int] = [:]
     private var fresh: [LinkAddress: (part: Part, offset: Int)] = [:]
@@ -38,6 +40,11 @@ struct PatchWriter {
             while text.count % 16 != 0 { text.append(0xcc) }
             textOffset[n] = text.count
             text += c.new.file.read(c.new.functions[n].start, c.new.functions[n].size) ?? []
+            // Behind it, a long jump for each branch that is too short to leave the function.
+            for r in resolved[n] ?? [] where r.reference.fieldSize != 4 {
+                islands[n, default: [:]][r.reference.field] = text.count
+                text += [0xe9, 0, 0, 0, 0]
+            }
         }
         contents[.text] = text
         placeCopies(resolved)
@@ -132,6 +139,12 @@ struct PatchWriter {
         for r in resolved {
             evidence[r.evidence, default: 0] += 1
             let field = base + r.reference.field
+            if let island = islands[n]?[r.reference.field] {
+                contents[.text][field] = UInt8(island - (base + r.reference.end))
+                let (s, offset) = destination(r)
+                contents.relocations.append(PatchRelocation(.text, at: island + 1, .pc32, symbol: s, addend: Int64(offset - 4)))
+                continue
+            }
             for k in 0..<4 where field + k < contents[.text].count { contents[.text][field + k] = 0 }
             let (s, offset) = destination(r)
             // The processor adds the distance to the instruction's end, the relocation counts from the field.

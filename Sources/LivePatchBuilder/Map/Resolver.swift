@@ -53,8 +53,9 @@ struct Resolver {
         var result: [Resolved] = []
         for r in f.references {
             guard let (destination, offset, evidence) = resolve(r, in: n) else { continue }
-            if r.fieldSize != 4 {
-                refuse("short-branch", n, "a one-byte branch leaves the function.", "Nothing: the code cannot be moved as it is.")
+            // A one-byte branch can reach a jump behind the function, if the function is short enough.
+            if r.fieldSize != 4, f.size + 5 * f.references.count - r.end > 127 {
+                refuse("short-branch", n, "a one-byte branch leaves the function, and its end is too far for a longer one.", "Install the fixed package and restart.")
                 continue
             }
             result.append(Resolved(reference: r, destination: destination, offset: offset, evidence: evidence))
