@@ -9,7 +9,9 @@
 #include <unistd.h>
 #include <pthread.h>
 #include <sched.h>
+#include <elf.h>
 #include <sys/ptrace.h>
+#include <sys/uio.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -28,6 +30,16 @@ int fother_seize(int tid, int options) {
     unsigned long data = PTRACE_O_TRACESYSGOOD | (options & FOTHER_SUSPEND_SECCOMP ? PTRACE_O_SUSPEND_SECCOMP : 0);
     return result(ptrace(PTRACE_SEIZE, tid, NULL, data));
 }
+int fother_wait_stop(int tid, int *signal, int *event) {
+    siginfo_t info;
+    info.si_pid = 0;
+    // Not WEXITED: a dead thread then gives ECHILD at once, and a dead group leader with living threads, which
+    // never stops and cannot be reaped, does not block.
+    if (waitid(P_PID, (id_t)tid, &info, WSTOPPED | __WALL | __WNOTHREAD) < 0) return -errno;
+    *signal = info.si_status & 0xff;
+    *event = info.si_status >> 8;
+    return 0;
+}
 int fother_interrupt(int tid) { return result(ptrace(PTRACE_INTERRUPT, tid, NULL, NULL)); }
 int fother_detach(int tid, int signal) { return result(ptrace(PTRACE_DETACH, tid, NULL, (long)signal)); }
 int fother_continue(int tid, int signal) { return result(ptrace(PTRACE_CONT, tid, NULL, (long)signal)); }
@@ -39,6 +51,11 @@ int fother_get_registers(int tid, struct user_regs_struct *registers) {
 }
 int fother_set_registers(int tid, const struct user_regs_struct *registers) {
     return result(ptrace(PTRACE_SETREGS, tid, NULL, registers));
+}
+int64_t fother_get_vector_state(int tid, void *buffer, size_t size) {
+    struct iovec area = {buffer, size};
+    if (ptrace(PTRACE_GETREGSET, tid, NT_X86_XSTATE, &area) < 0) return -errno;
+    return (int64_t)area.iov_len;
 }
 int fother_tgkill(int tgid, int tid, int signal) { return result(syscall(SYS_tgkill, tgid, tid, signal)); }
 int fother_gettid(void) { return (int)syscall(SYS_gettid); }
@@ -55,12 +72,27 @@ static void alarm_install(void) {
 static __thread timer_t alarm_timer;
 static __thread int alarm_made;
 
-int fother_tracer_thread_begin(void) {
-    pthread_once(&alarm_once, alarm_install);
+struct job {
+    void (*body)(void *);
+    void *context;
+};
+static void *run(void *argument) {
+    struct job *job = argument;
     sigset_t mask;
     sigfillset(&mask);
     sigdelset(&mask, alarm_signal());
-    return -pthread_sigmask(SIG_SETMASK, &mask, NULL);
+    pthread_sigmask(SIG_SETMASK, &mask, NULL);
+    job->body(job->context);
+    fother_alarm(0);
+    return NULL;
+}
+
+int fother_on_own_thread(void (*body)(void *), void *context) {
+    pthread_once(&alarm_once, alarm_install);
+    struct job job = {body, context};
+    pthread_t thread;
+    int error = pthread_create(&thread, NULL, run, &job);
+    return error ? -error : -pthread_join(thread, NULL);
 }
 
 int fother_alarm(int64_t nanoseconds) {
@@ -86,24 +118,4 @@ int fother_alarm(int64_t nanoseconds) {
 int fother_set_realtime(int on) {
     struct sched_param parameter = {on ? sched_get_priority_min(SCHED_FIFO) : 0};
     return result(sched_setscheduler(0, on ? SCHED_FIFO | SCHED_RESET_ON_FORK : SCHED_OTHER, &parameter));
-}
-
-struct own_thread {
-    void (*body)(void *);
-    void *context;
-};
-static void *own_thread_main(void *raw) {
-    struct own_thread *own = raw;
-    fother_tracer_thread_begin();
-    own->body(own->context);
-    fother_alarm(0);
-    return NULL;
-}
-
-int fother_on_own_thread(void (*body)(void *), void *context) {
-    struct own_thread own = {body, context};
-    pthread_t thread;
-    int error = pthread_create(&thread, NULL, own_thread_main, &own);
-    if (error != 0) return -error;
-    return -pthread_join(thread, NULL);
 }

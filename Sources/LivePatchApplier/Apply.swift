@@ -90,8 +90,7 @@ public struct Applier: Sendable {
         let replaced = try target.overlapping(plan, held)
         try target.checkOldBytes(plan, under: replaced)
 
-        var stub: Range<RuntimeAddress>?
-        if target.found == nil { stub = try map(plan, target) }
+        if target.found == nil { try map(plan, target) }
         // What was retired has data that old pointers may reach: it is used again as it is. Anything else is written.
         let isReused: Bool
         if case .retired = target.found?.state { isReused = true } else { isReused = false }
@@ -108,7 +107,7 @@ public struct Applier: Sendable {
             if !isReused { unmap(plan, target) }
             throw error
         }
-        switch flip(off: replaced, on: plan, target, stub: stub) {
+        switch flip(off: replaced, on: plan, target) {
         case .switched(let pause, let attempts):
             let report = TransitionReport(
                 pause: pause, attempts: attempts, mappedBytes: plan.layout.size, isReused: isReused, replaced: replaced.map(\.patch))
@@ -136,17 +135,18 @@ public struct Applier: Sendable {
 
     // MARK: While the target runs
 
-    private func map(_ plan: ApplyPlan, _ target: Target) throws -> Range<RuntimeAddress> {
-        var calls: [SystemCall] = [.mapAnonymous(at: plan.base, bytes: plan.layout.size)]
+    private func map(_ plan: ApplyPlan, _ target: Target) throws {
+        // Executable first: a process that forbids making memory executable (PR_SET_MDWE) lets it be taken away.
+        var calls: [SystemCall] = [.mapAnonymous(at: plan.base, bytes: plan.layout.size, [.read, .execute])]
         func protect(_ division: Range<Int>, _ permissions: Mapping.Permissions) {
             guard !division.isEmpty else { return }
             calls.append(.protect(plan.base + division.lowerBound, bytes: division.count, permissions))
         }
-        protect(plan.layout.text, [.read, .execute])
+        protect(plan.layout.header, [.read])
+        protect(plan.layout.readOnly, [.read])
         protect(plan.layout.data, [.read, .write])
-        let stub = try tracer.perform(calls, in: target.handle, maps: target.maps)
+        try tracer.perform(calls, in: target.handle, maps: target.maps)
         checkpoint(.mapped)
-        return stub
     }
 
     private func fill(_ plan: ApplyPlan, _ target: Target) throws {
@@ -166,7 +166,7 @@ public struct Applier: Sendable {
     }
 
     private func restore(_ plan: ApplyPlan, _ target: Target) throws -> ProcessOutcome {
-        switch flip(off: [plan], on: nil, target, stub: nil) {
+        switch flip(off: [plan], on: nil, target) {
         case .switched(let pause, let attempts):
             return try verified(
                 target, forward: false, TransitionReport(pause: pause, attempts: attempts, mappedBytes: plan.layout.size, isReused: true))
@@ -186,17 +186,17 @@ public struct Applier: Sendable {
     }
 
     /// Waits for a safe point, as long as the budget allows, and switches there.
-    private func flip(off: [ApplyPlan], on: ApplyPlan?, _ target: Target, stub: Range<RuntimeAddress>?) -> Flip {
+    private func flip(off: [ApplyPlan], on: ApplyPlan?, _ target: Target) -> Flip {
         var quiet: [(range: Range<RuntimeAddress>, name: String)] = on?.guarded.map { ($0.range, $0.name) } ?? []
         for plan in off {
             // The patch's code and stubs, and the inside of the jumps, where old instructions will begin again.
             quiet.append((plan.newCode, "patched code"))
             quiet += plan.sites.map { ($0.window, $0.function) }
         }
-        // The stub that mapped the patch has done its work; when nobody is in it any more its bytes go.
-        if let stub { quiet.append((stub, "the call that mapped the patch")) }
+        // A call that a killed predecessor started may still be on its way to the memory of the patch.
+        for room in (try? CallRoom.occupied(in: target.maps, of: target.memory)) ?? [] { quiet.append((room, "a call that another fother started")) }
         let guarded = GuardedRanges(quiet), words = WordReader(target.process)
-        let change = SiteSwitch(off: off, on: on, stub: stub, memory: target.memory, checkpoint: checkpoint)
+        let change = SiteSwitch(off: off, on: on, memory: target.memory, checkpoint: checkpoint)
         let clock = ContinuousClock()
         let deadline = clock.now + budget.timeout
         var attempts = 0

@@ -15,15 +15,13 @@ struct SiteSwitch {
     }
 
     private let writes: [Write]
-    /// Bytes of a finished call stub, cleared on the way.
-    private let stub: Range<RuntimeAddress>?
     private let memory: ProcessMemory
     private let checkpoint: @Sendable (TransitionStep) -> Void
 
     /// Off: the commit byte first, then the sites. On: the sites first, each with a jump to a stub that still runs the old
     /// code, then the byte. So a kill between any two writes leaves the old code or one patch, never a mixture.
     init(
-        off: [ApplyPlan], on: ApplyPlan?, stub: Range<RuntimeAddress>?, memory: ProcessMemory, checkpoint: @escaping @Sendable (TransitionStep) -> Void
+        off: [ApplyPlan], on: ApplyPlan?, memory: ProcessMemory, checkpoint: @escaping @Sendable (TransitionStep) -> Void
     ) {
         var writes: [Write] = []
         func commit(_ plan: ApplyPlan, _ value: UInt8) {
@@ -42,7 +40,6 @@ struct SiteSwitch {
             commit(plan, 1)
         }
         self.writes = writes
-        self.stub = stub
         self.memory = memory
         self.checkpoint = checkpoint
     }
@@ -51,7 +48,6 @@ struct SiteSwitch {
     /// `site-altered`, `read-back`, or the memory's.
     func perform() throws {
         checkpoint(.stopped)
-        if let stub { try memory.write([UInt8](repeating: 0, count: stub.upperBound - stub.lowerBound), at: stub.lowerBound) }
         var done: [(RuntimeAddress, [UInt8])] = []
         do {
             for w in writes {

@@ -104,17 +104,19 @@ struct AwkwardTargetTests {
         #expect(applier.apply(toy.patch, to: victim.id).word == "patched")
     }
 
-    @Test("a stopped process is refused with what to do, and stays stopped")
+    @Test("a stopped process is patched and reverted, stays stopped, and goes on with the right code")
     func stopped() throws {
         let victim = try toy.start()
-        victim.child.signal(SIGSTOP)
-        while try status(victim).state != .stopped { usleep(1000) }
-        #expect(applier.apply(toy.patch, to: victim.id).word == "process-stopped")
+        func stop() throws {
+            victim.child.signal(SIGSTOP)
+            while try status(victim).state != .stopped { usleep(1000) }
+        }
+        try stop()
+        #expect(applier.apply(toy.patch, to: victim.id).word == "patched")
         #expect(try status(victim).state == .stopped)
         victim.child.signal(SIGCONT)
-        #expect(applier.apply(toy.patch, to: victim.id).word == "patched")
-        victim.child.signal(SIGSTOP)
-        while try status(victim).state != .stopped { usleep(1000) }
+        #expect(try victim.ask("call 1") == "43")
+        try stop()
         #expect(applier.revert(toy.patch, in: victim.id).word == "reverted")
         #expect(try status(victim).state == .stopped)
         victim.child.signal(SIGCONT)

@@ -10,6 +10,9 @@
 /// PTRACE_SEIZE: attaches without stopping. SUSPEND_SECCOMP needs kernel 4.3 and CONFIG_CHECKPOINT_RESTORE
 /// (-EINVAL without), CAP_SYS_ADMIN and a tracer without a seccomp filter of its own (-EPERM).
 int fother_seize(int tid, int options);
+/// Waits for `tid`, seized by the calling thread, to stop. `*event` is 0 for a signal or a system call, 128 for an
+/// interrupt or a group stop. -ECHILD when it has ended; its exit status is left for its parent. -EINTR by alarm.
+int fother_wait_stop(int tid, int *signal, int *event);
 int fother_interrupt(int tid);
 int fother_detach(int tid, int signal);
 /// PTRACE_CONT.
@@ -18,13 +21,13 @@ int fother_continue(int tid, int signal);
 int fother_continue_to_syscall(int tid, int signal);
 int fother_get_registers(int tid, struct user_regs_struct *registers);
 int fother_set_registers(int tid, const struct user_regs_struct *registers);
+/// The XSAVE area: x87, vector and further registers. Returns its size.
+int64_t fother_get_vector_state(int tid, void *buffer, size_t size);
 int fother_tgkill(int tgid, int tid, int signal);
 int fother_gettid(void);
 
-/// Blocks every signal for the calling thread but the alarm's.
-int fother_tracer_thread_begin(void);
-/// Runs `body` on a thread of its own, signals blocked but the alarm's, and waits for its end. The kernel releases
-/// whatever the thread still traces when it ends, running or stopped.
+/// Runs `body` on a new thread that blocks every signal but the alarm's, and waits for its end. The kernel releases
+/// whatever the thread has seized, running or stopped, when it ends.
 int fother_on_own_thread(void (*body)(void *), void *context);
 /// From `nanoseconds` on, and until disarmed, system calls of the calling thread return -EINTR. 0 disarms.
 int fother_alarm(int64_t nanoseconds);

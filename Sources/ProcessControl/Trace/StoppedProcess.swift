@@ -1,0 +1,226 @@
+// All threads of one process, standing still; and the certainty that they go on.
+
+import CLinux
+import ELF
+import Glibc
+
+/// One thread at rest.
+public struct StoppedThread: Sendable {
+    public let id: ThreadID
+    var registers: Registers
+    /// Taken from the thread's queue and not delivered yet; it gets it when it is released.
+    var pendingSignal: Int32 = 0
+
+    public var instructionPointer: RuntimeAddress { RuntimeAddress(registers.rip) }
+    public var stackPointer: RuntimeAddress { RuntimeAddress(registers.rsp) }
+    /// The fs base: glibc and musl keep the thread's control block there, on top of the stack they gave it.
+    public var threadPointer: RuntimeAddress { RuntimeAddress(registers.fs_base) }
+    /// By DWARF number, 0 to 16: rax rdx rcx rbx rsi rdi rbp rsp r8…r15 rip.
+    public var dwarfRegisters: [UInt64] {
+        let r = registers
+        return [
+            r.rax, r.rdx, r.rcx, r.rbx, r.rsi, r.rdi, r.rbp, r.rsp, r.r8, r.r9, r.r10, r.r11, r.r12, r.r13, r.r14, r.r15, r.rip,
+        ]
+    }
+    /// Every general register, in no particular order.
+    public var generalRegisters: [UInt64] {
+        let r = registers
+        return [
+            r.rax, r.rbx, r.rcx, r.rdx, r.rsi, r.rdi, r.rbp, r.rsp, r.r8, r.r9, r.r10, r.r11, r.r12, r.r13, r.r14, r.r15,
+            r.rip, r.orig_rax, r.fs_base, r.gs_base,
+        ]
+    }
+}
+
+/// A process whose threads are stopped. Destroying it releases them; if even that is not reached, the end of the
+/// tracer's thread does.
+public struct StoppedProcess: ~Copyable {
+    public let process: ProcessHandle
+    /// Every thread that exists and can run.
+    public private(set) var threads: [StoppedThread] = []
+
+    private let memory: ProcessMemory
+    private let task: Descriptor
+    private var known: Set<ThreadID> = []
+    private var underFilter: Set<ThreadID> = []
+    private var stoppedAt: Int64 = 0
+
+    enum Limits {
+        /// Rounds of looking for threads that appeared while others were being stopped. Each round stops everything
+        /// that could have created more, so a second round rarely finds any.
+        static let roundsMax = 64
+        static let threadsMax = 100_000
+    }
+
+    /// Prepares; nothing is attached yet.
+    static func prepare(_ process: ProcessHandle) throws(Failure) -> StoppedProcess {
+        let memory = try process.memory()
+        let task: Descriptor
+        do { task = try Descriptor(opening: "task", in: process.directory, flags: O_RDONLY | O_DIRECTORY) } catch {
+            throw processFailure(error, process.id, "task")
+        }
+        return StoppedProcess(process, memory, task)
+    }
+    // A type with a deinit cannot fail half-way through its init.
+    private init(_ process: ProcessHandle, _ memory: ProcessMemory, _ task: Descriptor) {
+        self.process = process
+        self.memory = memory
+        self.task = task
+    }
+
+    deinit { Self.detach(threads, since: stoppedAt) }
+
+    /// Stops every thread. Throws `already-traced`, `stop-timeout`, `not-permitted`, `kernel-thread`,
+    /// `process-gone`; whatever was stopped by then goes on when `self` is destroyed and the tracer's thread ends.
+    mutating func stop(within timeout: Duration) throws(Failure) {
+        let deadline = fother_now() + timeout.nanoseconds
+        // Attaching does not stop anybody. Until no new thread appears: what is attached late is stopped late.
+        var waiting: [ThreadID] = []
+        for _ in 0..<Limits.roundsMax {
+            let new = try newThreads()
+            if new.isEmpty { break }
+            for thread in new where try seize(thread, of: process, status: noteFilter(of: thread)) { waiting.append(thread) }
+        }
+        threads.reserveCapacity(waiting.count + 64)
+        guard !waiting.isEmpty else { throw gone }
+        _ = fother_alarm(timeout.nanoseconds)
+        _ = fother_set_realtime(1)
+        stoppedAt = fother_now()
+        for _ in 0..<Limits.roundsMax {
+            for thread in waiting { _ = fother_interrupt(thread.value) }
+            for thread in waiting { try collect(thread, deadline) }
+            waiting = []
+            for thread in try newThreads() where try seize(thread, of: process, status: noteFilter(of: thread)) {
+                waiting.append(thread)
+            }
+            if waiting.isEmpty {
+                if threads.isEmpty { throw gone }
+                return
+            }
+        }
+        throw Failure(
+            "stop-timeout", "the process creates threads faster than they can be stopped.", at: "\(process)",
+            remedy: "Try again when it is less busy.")
+    }
+
+    /// Lets everything go on and returns for how long it stood still. Calling it again does nothing.
+    mutating func release() -> Duration {
+        let end = Self.detach(threads, since: stoppedAt)
+        let pause = stoppedAt == 0 ? 0 : end - stoppedAt
+        threads = []
+        stoppedAt = 0
+        return .nanoseconds(pause)
+    }
+
+    /// Every register a pointer can hide in: general, x87 and vector.
+    public func registerWords(of thread: StoppedThread) -> [UInt64] {
+        thread.generalRegisters + vectorWords(of: thread.id)
+    }
+
+    @discardableResult
+    private static func detach(_ threads: [StoppedThread], since stoppedAt: Int64) -> Int64 {
+        for thread in threads { _ = fother_detach(thread.id.value, thread.pendingSignal) }
+        let end = fother_now()
+        if stoppedAt != 0 {
+            _ = fother_set_realtime(0)
+            _ = fother_alarm(0)
+        }
+        return end
+    }
+
+    private mutating func newThreads() throws(Failure) -> [ThreadID] {
+        let listed: [Int32]
+        do { listed = try task.listNumbers() } catch { throw processFailure(error, process.id, "task") }
+        var new: [ThreadID] = []
+        for number in listed where known.insert(ThreadID(number)).inserted { new.append(ThreadID(number)) }
+        guard known.count <= Limits.threadsMax else {
+            throw Failure("stop-timeout", "it has more than \(Limits.threadsMax) threads.", at: "\(process)")
+        }
+        return new
+    }
+
+    /// Whether a seccomp filter judges the thread's system calls.
+    private mutating func noteFilter(of thread: ThreadID) -> ProcessStatus? {
+        let status = try? process.status(of: thread)
+        if status?.seccomp != ProcessStatus.Seccomp.none { underFilter.insert(thread) }
+        return status
+    }
+
+    private mutating func collect(_ thread: ThreadID, _ deadline: Int64) throws(Failure) {
+        var signal: Int32 = 0
+        waiting: while true {
+            switch waitForStop(thread) {
+            case .ended: return
+            case .alarm: if fother_now() >= deadline { throw timedOut(thread) }
+            case .interrupted, .systemCall: break waiting
+            case .signal(let number):
+                signal = number
+                break waiting
+            }
+        }
+        // Killed in the meantime: there is nothing left to stop, and it cannot run user code any more.
+        guard var registers = registers(of: thread) else { return }
+        if let result = SystemCallRestart.correctedResult(
+            Int64(bitPattern: registers.rax), of: Int64(bitPattern: registers.orig_rax), underFilter: underFilter.contains(thread)),
+            isBehindSystemCall(registers)
+        {
+            registers.rax = UInt64(bitPattern: result)
+            _ = setRegisters(registers, of: thread)
+        }
+        threads.append(StoppedThread(id: thread, registers: registers, pendingSignal: signal))
+    }
+
+    private func isBehindSystemCall(_ registers: Registers) -> Bool {
+        (try? memory.read(at: RuntimeAddress(registers.rip) + -2, count: 2)) == [0x0f, 0x05]
+    }
+
+    private func timedOut(_ thread: ThreadID) -> Failure {
+        let state = (try? process.status(of: thread))?.state
+        let what =
+            state == .uninterruptible
+            ? "it sleeps uninterruptibly: it waits for a device, a network file system, or for a child made by vfork to run a program"
+            : "it is in state \(state.map { "\($0)" } ?? "unknown")"
+        return Failure(
+            "stop-timeout", "thread \(thread) did not stop in time: \(what).", at: "\(process)",
+            remedy: "Nothing was changed; try again later.")
+    }
+    private var gone: Failure { Failure("process-gone", "the process has ended.", at: "\(process)") }
+}
+
+/// Attaches to a thread without stopping it. False when it has ended. Filters are suspended where that is possible:
+/// who depends on it checks `status`.
+func seize(_ thread: ThreadID, of process: ProcessHandle, status: ProcessStatus?) throws(Failure) -> Bool {
+    var error = fother_seize(thread.value, FOTHER_SUSPEND_SECCOMP)
+    if error == -EPERM || error == -EINVAL {
+        // This process may have a filter itself, or the kernel cannot suspend: stopping alone works without.
+        error = fother_seize(thread.value, 0)
+    }
+    switch error {
+    case 0: return true
+    case -ESRCH: return false
+    case -EPERM:
+        let status = (try? process.status(of: thread)) ?? status
+        if status?.isEnded ?? true { return false }
+        if status?.isKernelThread == true {
+            throw Failure("kernel-thread", "it is a kernel thread.", at: "\(process)")
+        }
+        if let tracer = status?.tracer {
+            let name = (try? ProcessHandle(tracer).status().name) ?? "?"
+            throw Failure(
+                "already-traced", "process \(tracer) (\(name)) is tracing it; a process can have one tracer.", at: "\(process)",
+                remedy: "Let that debugger or tracer detach, then try again.")
+        }
+        throw Failure(
+            "not-permitted", "the kernel does not permit to trace it.", at: "\(process)",
+            remedy: "Run as root with CAP_SYS_PTRACE; a security module (Yama ptrace_scope, SELinux, AppArmor) may forbid it too.")
+    default:
+        throw Failure("not-permitted", "attaching failed: \(Errno(error).text).", at: "\(process)")
+    }
+}
+
+extension Duration {
+    var nanoseconds: Int64 {
+        let (seconds, attoseconds) = components
+        return min(max(seconds, 0), 1 << 32) * 1_000_000_000 + attoseconds / 1_000_000_000
+    }
+}

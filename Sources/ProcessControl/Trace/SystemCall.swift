@@ -1,0 +1,70 @@
+// The system calls that Fother makes inside a target.
+
+import ELF
+import Glibc
+
+/// One call on the target's address space.
+public enum SystemCall: Equatable, Sendable {
+    /// mmap of private anonymous memory exactly there; fails where anything is mapped already. Memory that will hold
+    /// code must be mapped readable and executable: a process under PR_SET_MDWE may take `execute` away from a
+    /// mapping, but not add it.
+    case mapAnonymous(at: RuntimeAddress, bytes: Int, Mapping.Permissions)
+    case protect(RuntimeAddress, bytes: Int, Mapping.Permissions)
+    case unmap(RuntimeAddress, bytes: Int)
+
+    var name: String {
+        switch self {
+        case .mapAnonymous: "mmap"
+        case .protect: "mprotect"
+        case .unmap: "munmap"
+        }
+    }
+
+    var number: UInt32 {
+        switch self {
+        case .mapAnonymous: 9
+        case .protect: 10
+        case .unmap: 11
+        }
+    }
+
+    var range: Range<RuntimeAddress> {
+        switch self {
+        case .mapAnonymous(let address, let bytes, _), .protect(let address, let bytes, _), .unmap(let address, let bytes):
+            address..<max(address, address + bytes)
+        }
+    }
+
+    /// The third argument; unused by munmap.
+    var protection: UInt32 {
+        switch self {
+        case .mapAnonymous(_, _, let p), .protect(_, _, let p):
+            (p.contains(.read) ? 1 : 0) | (p.contains(.write) ? 2 : 0) | (p.contains(.execute) ? 4 : 0)
+        case .unmap: 0
+        }
+    }
+
+    /// What it returns when it worked.
+    var success: Int64 {
+        if case .mapAnonymous(let address, _, _) = self { return Int64(bitPattern: address.value) }
+        return 0
+    }
+
+    /// MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE (kernel 4.17; older ones take the address as a hint).
+    static let mapFlags: UInt32 = 0x10_0022
+
+    /// What the kernel's map must show afterwards.
+    func isDone(in maps: [Mapping]) -> Bool {
+        var address = range.lowerBound
+        switch self {
+        case .unmap:
+            return !maps.contains { $0.range.overlaps(range) }
+        case .mapAnonymous(_, _, let permissions), .protect(_, _, let permissions):
+            while address < range.upperBound {
+                guard let mapping = maps.mapping(at: address), mapping.permissions == permissions else { return false }
+                address = mapping.range.upperBound
+            }
+            return true
+        }
+    }
+}

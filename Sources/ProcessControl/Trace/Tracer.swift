@@ -1,0 +1,65 @@
+// Stops processes and makes calls inside them. ptrace belongs to one thread, so every operation here runs on a thread
+// of its own from beginning to end; when that thread ends the kernel releases whatever it held.
+
+import CLinux
+import ELF
+import Glibc
+
+/// What came out of a stop, and what it cost the process.
+public struct StopResult<Value> {
+    public var value: Value
+    /// From the first interrupt to the last release: no thread of the process stood still for longer.
+    public var pause: Duration
+    public var threadCount: Int
+}
+
+/// Reaches into processes. It has no state; operations on different processes may run at the same time on different
+/// threads.
+///
+/// Failures of every operation: `process-gone`, `process-unreadable`, `already-traced`, `not-permitted`,
+/// `kernel-thread`, `stop-timeout`.
+public struct Tracer: Sendable {
+    public init() {}
+
+    /// Stops every thread of `process`, runs `body`, and releases them, whether `body` returns or throws. `timeout`
+    /// bounds the stopping, not `body`. A process that was stopped by job control (SIGSTOP) stays so; signals that
+    /// arrive meanwhile are delivered afterwards; system calls that were interrupted are continued by the kernel.
+    public func withStopped<Value>(
+        _ process: ProcessHandle, timeout: Duration, _ body: (borrowing StoppedProcess) throws -> Value
+    ) throws -> StopResult<Value> {
+        try onOwnThread {
+            var stopped = try StoppedProcess.prepare(process)
+            try stopped.stop(within: timeout)
+            let threadCount = stopped.threads.count
+            let value = try body(stopped)
+            return StopResult(value: value, pause: stopped.release(), threadCount: threadCount)
+        }
+    }
+
+    /// Lets the target run for a while between attempts: 1 ms, doubled with each, at most 64 ms.
+    public func rest(_ attempt: Int) {
+        _ = fother_sleep(1_000_000 << Int64(min(max(attempt - 1, 0), 6)))
+    }
+
+    /// The least a stop of all threads can cost here and now: seize, interrupt, read registers, detach, and nothing
+    /// else. For benchmarks, to be printed beside a pause of the same run.
+    public func measureFloor(_ process: ProcessHandle) throws -> Duration {
+        let threads = try process.threads()
+        return try onOwnThread {
+            var seized: [ThreadID] = []
+            seized.reserveCapacity(threads.count)
+            for thread in threads where fother_seize(thread.value, 0) == 0 { seized.append(thread) }
+            _ = fother_set_realtime(1)
+            let start = fother_now()
+            for thread in seized { _ = fother_interrupt(thread.value) }
+            for thread in seized {
+                _ = waitForStop(thread)
+                _ = registers(of: thread)
+            }
+            for thread in seized { _ = fother_detach(thread.value, 0) }
+            let end = fother_now()
+            _ = fother_set_realtime(0)
+            return .nanoseconds(end - start)
+        }
+    }
+}
