@@ -53,6 +53,7 @@ let package = Package(
         tests("RoomsTests", []),
         tests("ProcessControlTests", ["ELF", "ProcessControl"]),
         tests("AdvisoriesTests", ["Advisories"]),
+        tests("FuzzTests", ["ELF", "ProcessControl", "LivePatch", "LivePatchBuilder", "FuzzTargets"]),
         .testTarget(
             name: "LivePatchApplierTests", dependencies: ["ELF", "ProcessControl", "LivePatch", "LivePatchBuilder", "LivePatchApplier"],
             exclude: ["Fixtures"], swiftSettings: strict),
@@ -65,5 +66,17 @@ let package = Package(
         .executableTarget(
             name: "bench-apply", dependencies: ["ELF", "ProcessControl", "LivePatch", "LivePatchApplier"],
             path: "Benchmarks/Apply", swiftSettings: strict),
+        .target(
+            name: "FuzzTargets", dependencies: ["ELF", "LivePatch", "LivePatchBuilder"], path: "Fuzz/Sources", swiftSettings: strict),
     ]
 )
+
+// Fuzzers have libFuzzer's main and its instrumentation: scripts/fuzz asks for them, nothing else builds them.
+if Context.environment["FOTHER_FUZZ"] != nil {
+    for name in ["elf", "patch", "header"] {
+        package.targets.append(
+            .executableTarget(
+                name: "fuzz-\(name)", dependencies: ["FuzzTargets"], path: "Fuzz/\(name)", swiftSettings: strict + [.unsafeFlags(["-parse-as-library"])],
+                linkerSettings: [.unsafeFlags(["-sanitize=fuzzer"])]))
+    }
+}

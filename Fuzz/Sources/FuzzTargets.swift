@@ -1,0 +1,51 @@
+// Every parser of outside bytes, as functions of bytes: what the fuzzers drive and what the replay of their findings runs.
+// None may trap, hang or use memory without bound, whatever the bytes are.
+
+import ELF
+import LivePatch
+import LivePatchBuilder
+
+public enum FuzzTargets {
+    public static let all: [(name: String, run: @Sendable ([UInt8]) -> Void)] = [("elf", elf), ("patch", patch), ("header", header)]
+
+    /// An ELF file as the builder reads it: tables, unwind data, every function decoded.
+    @Sendable public static func elf(_ bytes: [UInt8]) {
+        guard let file = try? ELFFile(bytes, name: "fuzz") else { return }
+        if let table = try? UnwindTable(file) {
+            for frame in table.frames.prefix(64) {
+                _ = table.row(at: frame.start)
+                _ = table.row(at: frame.start + frame.size / 2)
+            }
+        }
+        // The whole pipeline on small inputs: two builds that are the same bytes.
+        if bytes.count < 1 << 16 { _ = try? build(old: bytes, new: bytes, BuildContext(object: "fuzz")) }
+    }
+
+    /// A patch file, and linking it.
+    @Sendable public static func patch(_ bytes: [UInt8]) {
+        guard let patch = try? LivePatch(parsing: bytes, name: "fuzz") else { return }
+        _ = try? patch.plan(bias: LoadBias(0x5555_5555_0000), base: RuntimeAddress(0x5555_4000_0000))
+        _ = try? patch.contents.encode()
+    }
+
+    /// A header in a target, and a loaded object's headers.
+    @Sendable public static func header(_ bytes: [UInt8]) {
+        if let header = try? TargetHeader(parsing: bytes, at: RuntimeAddress(0x1000)) { _ = try? header.encode() }
+        let memory = FuzzMemory(bytes: bytes)
+        if let image = try? MemoryImage(memory, at: RuntimeAddress(0x10000)) { _ = image.extent }
+        _ = ELFFile.buildID(inNotes: bytes[...])
+    }
+}
+
+/// The bytes as memory at 0x10000.
+struct FuzzMemory: MemoryReader {
+    let bytes: [UInt8]
+
+    func read(at address: RuntimeAddress, count: Int) throws -> [UInt8] {
+        let view = Bytes(bytes, name: "fuzz")
+        guard address.value >= 0x10000, address.value < 1 << 32, let slice = view.slice(Int(address.value - 0x10000), count) else {
+            throw Failure("memory-unreadable", "nothing is there.")
+        }
+        return Array(slice)
+    }
+}
