@@ -76,7 +76,8 @@ if Context.environment["FOTHER_FUZZ"] != nil {
     for name in ["elf", "patch", "header"] {
         package.targets.append(
             .executableTarget(
-                name: "fuzz-\(name)", dependencies: ["FuzzTargets"], path: "Fuzz/\(name)", swiftSettings: strict + [.unsafeFlags(["-parse-as-library"])],
+                name: "fuzz-\(name)", dependencies: ["FuzzTargets"], path: "Fuzz/\(name)",
+                swiftSettings: strict + [.unsafeFlags(["-parse-as-library"])],
                 linkerSettings: [.unsafeFlags(["-sanitize=fuzzer"])]))
     }
 }

@@ -56,7 +56,9 @@ struct BuildBenchmark {
             "\(name): \(outcome), \(s.newFunctions) functions, \(s.same) same, \(s.linesOnly) lines only, \(s.changed) changed, \(s.added) added, \(s.moved) moved, \(b.count / 1024) KiB, \(String(format: "%.2f", median)) s"
         )
         if isVerbose {
-            for f in result.manifest.functions { print("   \(f.isHooked ? "hook" : "    ") \(f.name) \(f.oldSize) -> \(f.newSize): \(f.why)") }
+            for f in result.manifest.functions {
+                print("   \(f.isHooked ? "hook" : "    ") \(f.name) \(f.oldSize) -> \(f.newSize): \(f.why)")
+            }
             for f in result.manifest.findings { print("   \(f.verdict.rawValue) \(f.key): \(f.sentence)") }
             for (k, v) in result.manifest.references.sorted(by: { $0.key < $1.key }) { print("   \(v) \(k)") }
         }

@@ -85,17 +85,23 @@ public struct ObjectWriter: Sendable {
         }
         let locals = definitions.count { !$0.isGlobal }
         all.append(
-            (Entry(name: ".symtab", type: Section.symtab, flags: 0, alignment: 8, bytes: symtab, size: symtab.count),
-             symtabIndex + 1, locals + 1, 24))
+            (
+                Entry(name: ".symtab", type: Section.symtab, flags: 0, alignment: 8, bytes: symtab, size: symtab.count),
+                symtabIndex + 1, locals + 1, 24
+            ))
         all.append(
-            (Entry(name: ".strtab", type: Section.strtab, flags: 0, alignment: 1, bytes: strings.bytes, size: strings.bytes.count),
-             0, 0, 0))
+            (
+                Entry(name: ".strtab", type: Section.strtab, flags: 0, alignment: 1, bytes: strings.bytes, size: strings.bytes.count),
+                0, 0, 0
+            ))
         var names = StringTable()
         for s in all { _ = names.add(s.entry.name) }
         _ = names.add(".shstrtab")
         all.append(
-            (Entry(name: ".shstrtab", type: Section.strtab, flags: 0, alignment: 1, bytes: names.bytes, size: names.bytes.count),
-             0, 0, 0))
+            (
+                Entry(name: ".shstrtab", type: Section.strtab, flags: 0, alignment: 1, bytes: names.bytes, size: names.bytes.count),
+                0, 0, 0
+            ))
 
         var out = [UInt8](repeating: 0, count: 64)
         var headers = [UInt8](repeating: 0, count: 64)

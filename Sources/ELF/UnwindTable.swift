@@ -110,7 +110,9 @@ public struct UnwindTable: Sendable {
                 guard frames.count < Self.framesMax, let bytes = Int(exactly: size.value) else {
                     throw bytes.failure("limit-exceeded", "more than \(Self.framesMax) frames.", at: start)
                 }
-                frames.append(FrameDescription(start: pc, size: bytes, common: index, record: start..<end, instructions: body.offset..<end, lsda: lsda))
+                frames.append(
+                    FrameDescription(
+                        start: pc, size: bytes, common: index, record: start..<end, instructions: body.offset..<end, lsda: lsda))
             }
             try cursor.seek(end)
         }

@@ -168,7 +168,10 @@ extension LivePatch {
                 let width = r.type == Relocation.pc32 ? 4 : 8
                 guard r.type == Relocation.pc32 || r.type == Relocation.abs64, r.symbol > 0, r.symbol < contents.symbols.count,
                     let offset = Int(exactly: r.address.value), offset <= contents[part].count - width
-                else { throw malformed("a relocation is of no known kind or outside its section.", section.name, Int(clamping: r.address.value)) }
+                else {
+                    throw malformed(
+                        "a relocation is of no known kind or outside its section.", section.name, Int(clamping: r.address.value))
+                }
                 contents.relocations.append(
                     PatchRelocation(part, at: offset, width == 4 ? .pc32 : .abs64, symbol: r.symbol, addend: r.addend))
             }

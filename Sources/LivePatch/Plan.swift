@@ -134,7 +134,8 @@ extension LivePatch {
                     "site-not-movable", "the instructions at its entry cannot be moved to make room for a jump.", at: function.name,
                     remedy: "Restart the process with the fixed package.")
             }
-            image.replaceSubrange(layout.stubs + sites.count * CommitStub.size..<layout.stubs + (sites.count + 1) * CommitStub.size, with: code)
+            image.replaceSubrange(
+                layout.stubs + sites.count * CommitStub.size..<layout.stubs + (sites.count + 1) * CommitStub.size, with: code)
             let planned = PlannedSite(function: function.name, address: site, old: Array(r.oldSiteBytes.prefix(jump.count)), new: jump)
             guard !planned.straddlesPage else {
                 throw Failure(

@@ -60,7 +60,8 @@ public struct TargetHeader: Equatable, Sendable {
     public var acceptances: [Acceptance]
 
     public init(
-        phase: Phase, isCommitted: Bool = false, patch: PatchID, buildID: BuildID, bias: LoadBias, size: Int, codeHash: [UInt8], sites: [Site],
+        phase: Phase, isCommitted: Bool = false, patch: PatchID, buildID: BuildID, bias: LoadBias, size: Int, codeHash: [UInt8],
+        sites: [Site],
         acceptances: [Acceptance] = []
     ) {
         self.phase = phase
@@ -122,7 +123,9 @@ public struct TargetHeader: Equatable, Sendable {
             throw malformed("version \(view.u32(8) ?? 0) is unknown to this tool.", 8)
         }
         guard let phase = Phase(rawValue: view.u32(12) ?? 0) else { throw malformed("the phase is unknown.", 12) }
-        guard let commit = view.u8(Self.commitOffset), commit <= 1 else { throw malformed("the commit byte is neither 0 nor 1.", Self.commitOffset) }
+        guard let commit = view.u8(Self.commitOffset), commit <= 1 else {
+            throw malformed("the commit byte is neither 0 nor 1.", Self.commitOffset)
+        }
         let count = Int(view.u32(16) ?? 0), textSize = Int(view.u32(20) ?? 0)
         guard count <= Self.sitesMax, textSize <= Self.acceptancesMaxBytes else { throw malformed("a count exceeds its limit.", 16) }
         guard let size = Int(exactly: view.u64(32) ?? 0), size > 0, size < 1 << 31, size % PatchLayout.page == 0 else {

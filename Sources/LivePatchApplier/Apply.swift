@@ -156,7 +156,9 @@ public struct Applier: Sendable {
         guard try target.memory.read(at: plan.newCode.lowerBound, count: plan.text.count) == plan.text,
             try target.memory.read(at: plan.base + plan.layout.readOnly.lowerBound, count: plan.readOnly.count) == plan.readOnly
         else {
-            throw Failure("read-back", "the mapped code does not read back as written.", at: "process \(target.process)", remedy: "Nothing was changed.")
+            throw Failure(
+                "read-back", "the mapped code does not read back as written.", at: "process \(target.process)",
+                remedy: "Nothing was changed.")
         }
     }
 
@@ -194,7 +196,9 @@ public struct Applier: Sendable {
             quiet += plan.sites.map { ($0.window, $0.function) }
         }
         // A call that a killed predecessor started may still be on its way to the memory of the patch.
-        for room in (try? CallRoom.occupied(in: target.maps, of: target.memory)) ?? [] { quiet.append((room, "a call that another fother started")) }
+        for room in (try? CallRoom.occupied(in: target.maps, of: target.memory)) ?? [] {
+            quiet.append((room, "a call that another fother started"))
+        }
         let guarded = GuardedRanges(quiet), words = WordReader(target.process)
         let change = SiteSwitch(off: off, on: on, memory: target.memory, checkpoint: checkpoint)
         let clock = ContinuousClock()
@@ -286,7 +290,9 @@ struct Target {
                 let starts = Set(theirs.guarded.map(\.range.lowerBound))
                 if plan.guarded.contains(where: { starts.contains($0.range.lowerBound) }) { result.append(theirs) }
             case .couldNotTell(let failure):
-                guard let header = other.header, header.isCommitted, header.buildID == plan.buildID, header.bias == plan.bias else { continue }
+                guard let header = other.header, header.isCommitted, header.buildID == plan.buildID, header.bias == plan.bias else {
+                    continue
+                }
                 throw Failure(
                     "other-patch", "another patch of this object seems to be in force: \(failure.sentence)", at: "process \(process)",
                     remedy: "Revert it first, with its own file: fother revert FILE --pid \(process)")
@@ -312,14 +318,16 @@ struct Target {
         for function in plan.guarded {
             var bytes = try memory.read(at: function.range.lowerBound, count: function.range.upperBound - function.range.lowerBound)
             // Where a patch that makes way has its jumps, the old bytes are known.
-            for site in others.flatMap(\.sites) where function.range.contains(site.address) && function.range.contains(site.address + (site.old.count - 1)) {
+            for site in others.flatMap(\.sites)
+            where function.range.contains(site.address) && function.range.contains(site.address + (site.old.count - 1)) {
                 let at = site.address - function.range.lowerBound
                 bytes.replaceSubrange(at..<at + site.old.count, with: site.old)
             }
             guard sha256(bytes[...]) == function.hash else {
                 throw Failure(
                     "bytes-differ", "the code in memory is not that of the build: something else has changed it.",
-                    at: "process \(process) \(function.name)", remedy: "Another patch, a debugger or a hook may be there; see fother ps --pid \(process).")
+                    at: "process \(process) \(function.name)",
+                    remedy: "Another patch, a debugger or a hook may be there; see fother ps --pid \(process).")
             }
         }
     }

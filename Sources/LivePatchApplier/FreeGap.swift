@@ -34,12 +34,18 @@ enum FreeGap {
                 let base = isBelow ? high - page - UInt64(size) : low + page
                 let first = min(base, extent.lowerBound.value), last = max(base + UInt64(size), extent.upperBound.value)
                 if last - first < reach {
-                    if isBelow { below = RuntimeAddress(base) } else if above == nil, low >= extent.upperBound.value { above = RuntimeAddress(base) }
+                    if isBelow {
+                        below = RuntimeAddress(base)
+                    } else if above == nil, low >= extent.upperBound.value {
+                        above = RuntimeAddress(base)
+                    }
                 }
             }
             previousEnd = max(previousEnd, mapping.range.upperBound.value)
             // The kernel places the heap behind the program; it may not exist yet.
-            growsUpBefore = mapping.path == "[heap]" || (mapping.isFile && mapping.inode == programInode) || (growsUpBefore && !mapping.isFile && mapping.path.isEmpty)
+            growsUpBefore =
+                mapping.path == "[heap]" || (mapping.isFile && mapping.inode == programInode)
+                || (growsUpBefore && !mapping.isFile && mapping.path.isEmpty)
         }
         return below ?? above
     }

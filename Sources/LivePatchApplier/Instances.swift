@@ -42,7 +42,8 @@ public enum Instances {
             guard low < high else { continue }
             let range = RuntimeAddress(low)..<RuntimeAddress(high)
             let isLoaded = maps.contains {
-                $0.permissions.contains(.execute) && $0.inode == mapping.inode && $0.device == mapping.device && range.contains($0.range.lowerBound)
+                $0.permissions.contains(.execute) && $0.inode == mapping.inode && $0.device == mapping.device
+                    && range.contains($0.range.lowerBound)
             }
             guard isLoaded else { continue }
             result.append(

@@ -33,7 +33,8 @@ public enum PatchStates {
         in maps: [Mapping], of memory: some MemoryReader, objects: [LoadedObject], held: (PatchID) -> LivePatch?
     ) -> [FoundPatch] {
         var result: [FoundPatch] = []
-        for mapping in maps where mapping.inode == 0 && mapping.permissions == [.read] && (mapping.path.isEmpty || mapping.path.hasPrefix("[anon")) {
+        for mapping in maps
+        where mapping.inode == 0 && mapping.permissions == [.read] && (mapping.path.isEmpty || mapping.path.hasPrefix("[anon")) {
             let base = mapping.range.lowerBound
             guard let magic = try? memory.read(at: base, count: TargetHeader.magic.count), magic == TargetHeader.magic else { continue }
             result.append(judge(base, maps, memory, objects, held))
@@ -46,7 +47,8 @@ public enum PatchStates {
     ) -> FoundPatch {
         func couldNotTell(_ header: TargetHeader?, _ code: String, _ sentence: String, _ remedy: String = "") -> FoundPatch {
             FoundPatch(
-                base: base, header: header, state: .couldNotTell(Failure(code, sentence, at: "patch mapping at \(base)", remedy: remedy)), plan: nil)
+                base: base, header: header, state: .couldNotTell(Failure(code, sentence, at: "patch mapping at \(base)", remedy: remedy)),
+                plan: nil)
         }
         let header: TargetHeader
         do {
@@ -102,7 +104,9 @@ public enum PatchStates {
             guard text == plan.text, readOnly == plan.readOnly else {
                 return couldNotTell("code-contradicts", "the mapped code or data is not what the patch gives.")
             }
-            for (division, permissions) in [(plan.layout.text, Mapping.Permissions([.read, .execute])), (plan.layout.readOnly, Mapping.Permissions([.read]))] where !division.isEmpty {
+            for (division, permissions) in [
+                (plan.layout.text, Mapping.Permissions([.read, .execute])), (plan.layout.readOnly, Mapping.Permissions([.read])),
+            ] where !division.isEmpty {
                 guard maps.mapping(at: plan.base + division.lowerBound)?.permissions == permissions else {
                     return couldNotTell("code-contradicts", "the mapped code does not have the protection the patch gives it.")
                 }
@@ -116,7 +120,8 @@ public enum PatchStates {
             case (true, plan.sites.count): return answer(.patched)
             case (false, 0): return answer(.retired)
             case (false, _): return answer(.interrupted)
-            default: return couldNotTell("header-contradicts", "it is committed, and only \(new) of \(plan.sites.count) sites have the jump.")
+            default:
+                return couldNotTell("header-contradicts", "it is committed, and only \(new) of \(plan.sites.count) sites have the jump.")
             }
         } catch let failure as Failure {
             return answer(.couldNotTell(failure))

@@ -106,7 +106,8 @@ enum SafePoint {
                         guard let real = confirmed(walker.walk(thread, words), guarded, words) else { continue }
                         word = real
                     }
-                    result.append(BlockingThread(thread: thread.id, function: guarded.name(at: word, asReturn: true) ?? "", isExecuting: false))
+                    result.append(
+                        BlockingThread(thread: thread.id, function: guarded.name(at: word, asReturn: true) ?? "", isExecuting: false))
                 case .unreadable:
                     result.append(BlockingThread(thread: thread.id, function: unreadable, isExecuting: false))
                 }

@@ -30,7 +30,8 @@ struct SiteSwitch {
         for plan in off {
             commit(plan, 0)
             for (i, s) in plan.sites.enumerated() {
-                writes.append(Write(address: s.address, expected: [s.new, s.old], bytes: s.old, step: .siteWritten(i), function: s.function))
+                writes.append(
+                    Write(address: s.address, expected: [s.new, s.old], bytes: s.old, step: .siteWritten(i), function: s.function))
             }
         }
         if let plan = on {
@@ -55,7 +56,8 @@ struct SiteSwitch {
                 guard w.expected.contains(before) else {
                     throw Failure(
                         "site-altered", "the code at the patch site is neither the old build's nor the patch's.",
-                        at: "process \(memory.process) \(w.function)", remedy: "A debugger or another tool has written there; nothing was changed.")
+                        at: "process \(memory.process) \(w.function)",
+                        remedy: "A debugger or another tool has written there; nothing was changed.")
                 }
                 guard before != w.bytes else { continue }
                 try memory.write(w.bytes, at: w.address)

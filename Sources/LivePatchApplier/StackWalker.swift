@@ -77,12 +77,15 @@ struct StackWalker {
                 return walk
             }
             let address = RuntimeAddress(isExact ? pc : pc &- 1)
-            guard let home = homes.first(where: { $0.range.contains(address) }), let row = home.table.row(at: home.bias.link(address)) else { return lost() }
+            guard let home = homes.first(where: { $0.range.contains(address) }), let row = home.table.row(at: home.bias.link(address))
+            else { return lost() }
             let cfa: UInt64
             switch row.address {
             case .register(let r, let offset): cfa = registers[r] &+ UInt64(bitPattern: Int64(offset))
             case .expression(let range):
-                guard let value = evaluate(home.table.bytes, range, start: nil, registers: registers, read: words.word) else { return lost() }
+                guard let value = evaluate(home.table.bytes, range, start: nil, registers: registers, read: words.word) else {
+                    return lost()
+                }
                 cfa = value
             }
             guard row.isSignalFrame || cfa > sp else { return lost() }
@@ -102,9 +105,12 @@ struct StackWalker {
                 case .saved(let offset): isKnown = at(cfa &+ UInt64(bitPattern: Int64(offset)))
                 case .value(let offset): caller[r] = cfa &+ UInt64(bitPattern: Int64(offset))
                 case .register(let other): caller[r] = registers[other]
-                case .savedAt(let range): isKnown = at(evaluate(home.table.bytes, range, start: cfa, registers: registers, read: words.word))
+                case .savedAt(let range):
+                    isKnown = at(evaluate(home.table.bytes, range, start: cfa, registers: registers, read: words.word))
                 case .expression(let range):
-                    guard let value = evaluate(home.table.bytes, range, start: cfa, registers: registers, read: words.word) else { return lost() }
+                    guard let value = evaluate(home.table.bytes, range, start: cfa, registers: registers, read: words.word) else {
+                        return lost()
+                    }
                     caller[r] = value
                 }
                 guard isKnown else { return lost() }

@@ -85,10 +85,13 @@ public enum FunctionChoice: Sendable {
 public func buildItself(_ bytes: [UInt8], moving choice: FunctionChoice, _ context: BuildContext) throws(Failure) -> BuildResult {
     let file = try ELFFile(bytes, name: context.object)
     guard let id = file.buildID else {
-        throw Failure("no-build-id", "the file has no build ID, so running instances of it cannot be recognised.", at: file.name, remedy: "Distribution packages have one (ld --build-id).")
+        throw Failure(
+            "no-build-id", "the file has no build ID, so running instances of it cannot be recognised.", at: file.name,
+            remedy: "Distribution packages have one (ld --build-id).")
     }
     let hash = hexDigits(sha256(bytes[...]))
-    var manifest = Manifest(tool: builderVersion, buildID: id.description, newBuildID: id.description, oldSHA256: hash, newSHA256: hash, object: context.object)
+    var manifest = Manifest(
+        tool: builderVersion, buildID: id.description, newBuildID: id.description, oldSHA256: hash, newSHA256: hash, object: context.object)
     manifest.package = context.package
     manifest.evidence = ["the same file"]
     let image = try CodeImage(file)
@@ -97,7 +100,9 @@ public func buildItself(_ bytes: [UInt8], moving choice: FunctionChoice, _ conte
         var chosen: Set<Int> = []
         for name in names {
             guard let f = image.functions.first(where: { $0.names.contains(name) || image.name($0.index) == name }) else {
-                throw Failure("function-not-found", "the build has no such function.", at: name, remedy: "Stripped functions are called fn_<address>.")
+                throw Failure(
+                    "function-not-found", "the build has no such function.", at: name, remedy: "Stripped functions are called fn_<address>."
+                )
             }
             chosen.insert(f.index)
         }
@@ -153,7 +158,9 @@ private func derive(_ comparison: Comparison, _ manifest: Manifest) throws(Failu
 /// What refuses first, then by code and function; each finding once.
 private func judged(_ findings: [Finding]) -> [Finding] {
     Set(findings).sorted {
-        ($0.verdict == .refuse ? 0 : 1, $0.code, $0.function, $0.sentence) < ($1.verdict == .refuse ? 0 : 1, $1.code, $1.function, $1.sentence)
+        ($0.verdict == .refuse ? 0 : 1, $0.code, $0.function, $0.sentence) < (
+            $1.verdict == .refuse ? 0 : 1, $1.code, $1.function, $1.sentence
+        )
     }
 }
 

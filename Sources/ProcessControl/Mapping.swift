@@ -61,7 +61,7 @@ public struct Mapping: Hashable, Sendable {
     public var byteCount: UInt64 { range.upperBound.value &- range.lowerBound.value }
 }
 
-extension Array<Mapping> {
+extension [Mapping] {
     /// The mapping that holds `address`, by binary search: the array is in the order of addresses.
     public func mapping(at address: RuntimeAddress) -> Mapping? {
         var low = 0
@@ -126,10 +126,26 @@ private func parseFields(_ s: inout TextScanner) -> Mapping? {
     guard let r = s.byte(), let w = s.byte(), let x = s.byte(), let p = s.byte(), s.skip(UInt8(ascii: " ")) else {
         return nil
     }
-    switch r { case UInt8(ascii: "r"): permissions.insert(.read) case UInt8(ascii: "-"): break default: return nil }
-    switch w { case UInt8(ascii: "w"): permissions.insert(.write) case UInt8(ascii: "-"): break default: return nil }
-    switch x { case UInt8(ascii: "x"): permissions.insert(.execute) case UInt8(ascii: "-"): break default: return nil }
-    switch p { case UInt8(ascii: "s"): permissions.insert(.shared) case UInt8(ascii: "p"): break default: return nil }
+    switch r {
+    case UInt8(ascii: "r"): permissions.insert(.read)
+    case UInt8(ascii: "-"): break
+    default: return nil
+    }
+    switch w {
+    case UInt8(ascii: "w"): permissions.insert(.write)
+    case UInt8(ascii: "-"): break
+    default: return nil
+    }
+    switch x {
+    case UInt8(ascii: "x"): permissions.insert(.execute)
+    case UInt8(ascii: "-"): break
+    default: return nil
+    }
+    switch p {
+    case UInt8(ascii: "s"): permissions.insert(.shared)
+    case UInt8(ascii: "p"): break
+    default: return nil
+    }
     guard let offset = s.hexadecimal(), s.skip(UInt8(ascii: " ")),
         let major = s.hexadecimal(), major <= UInt32.max, s.skip(UInt8(ascii: ":")),
         let minor = s.hexadecimal(), minor <= UInt32.max, s.skip(UInt8(ascii: " ")),

@@ -31,7 +31,7 @@ final class Descriptor: Sendable {
         var used = 0
         while true {
             let n = unsafe buffer.withUnsafeMutableBytes {
-                unsafe fother_read_full(fd, $0.baseAddress! + used, $0.count - used)
+                unsafe fother_read_full(fd, $0.baseAddress?.advanced(by: used), $0.count - used)
             }
             guard n >= 0 else { throw Errno(n) }
             used += Int(n)
@@ -76,7 +76,7 @@ final class Descriptor: Sendable {
 
     /// How many of `bytes[from...]` a pipe took.
     func writeSome(_ bytes: [UInt8], from start: Int) throws(Errno) -> Int {
-        let n = unsafe bytes.withUnsafeBytes { unsafe fother_write(fd, $0.baseAddress! + start, $0.count - start) }
+        let n = unsafe bytes.withUnsafeBytes { unsafe fother_write(fd, $0.baseAddress?.advanced(by: start), $0.count - start) }
         guard n >= 0 else { throw Errno(n) }
         return Int(n)
     }

@@ -40,7 +40,9 @@ public final class WordReader {
             while i + 8 <= count {
                 var hits = 0
                 for k in 0..<8 { unsafe hits |= words[i + k] &- low <= span ? 1 : 0 }
-                if hits != 0 { for k in 0..<8 where unsafe words[i + k] &- low <= span && test(words[i + k]) { return unsafe .found(words[i + k]) } }
+                if hits != 0 {
+                    for k in 0..<8 where unsafe words[i + k] &- low <= span && test(words[i + k]) { return unsafe .found(words[i + k]) }
+                }
                 i += 8
             }
             while i < count {

@@ -10,7 +10,9 @@ import ProcessControl
 struct ApplyCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "apply", abstract: "Apply a live patch to every running instance, or to chosen processes.",
-        discussion: "Exit: 0 no unpatched instance remains, 2 refused, declined or findings not accepted, 3 some process could not be told, 1 error, 77 no permission.")
+        discussion:
+            "Exit: 0 no unpatched instance remains, 2 refused, declined or findings not accepted, 3 some process could not be told, 1 error, 77 no permission."
+    )
 
     @Argument(help: "A patch file, or the id of a patch this host holds.") var patch: String
     @Option(help: "Only this process (may be repeated).") var pid: [Int32] = []
@@ -46,7 +48,9 @@ struct ApplyCommand: ParsableCommand {
             let result = TransitionResult(
                 schema: "fother.apply/1", id: live.id.description, buildID: live.buildID.description, accepted: acceptances,
                 processes: done.values.sorted { $0.pid < $1.pid })
-            if json { try Output.json(result) } else {
+            if json {
+                try Output.json(result)
+            } else {
                 Output.line("\(Theme.strong(live.manifest.object))  patch \(live.id.short) for build \(live.buildID)")
                 for a in acceptances { Output.line("  accepted \(a.finding): \(a.because)") }
                 result.show("No running process has this build loaded: there is nothing to patch.")
@@ -60,14 +64,18 @@ struct ApplyCommand: ParsableCommand {
     private func accepted(_ live: LivePatch) throws -> [Acceptance] {
         let open = live.manifest.findings.map(\.key)
         for key in accept where !open.contains(key) {
-            throw Failure("finding-unknown", "the patch has no such finding.", at: key, remedy: open.isEmpty ? "It has none." : "It has \(open.joined(separator: ", ")).")
+            throw Failure(
+                "finding-unknown", "the patch has no such finding.", at: key,
+                remedy: open.isEmpty ? "It has none." : "It has \(open.joined(separator: ", ")).")
         }
         guard accept.isEmpty || because.count == 1 || because.count == accept.count else {
             throw Failure(
                 "because-missing", "\(accept.count) findings are accepted with \(because.count) reasons.", at: "--because",
                 remedy: "Give one reason for all, or one for each.")
         }
-        let acceptances = accept.enumerated().map { i, key in Acceptance(finding: key, because: because.count == 1 ? because[0] : because[i]) }
+        let acceptances = accept.enumerated().map { i, key in
+            Acceptance(finding: key, because: because.count == 1 ? because[0] : because[i])
+        }
         let missing = Set(open).subtracting(accept).sorted()
         guard missing.isEmpty else {
             Output.line("This patch is under review: a person must decide about each finding.")
@@ -104,11 +112,15 @@ struct ApplyCommand: ParsableCommand {
                 plans.append(
                     Plan(
                         pid: view.id.value, base: p.base.description, mappedBytes: p.layout.size,
-                        sites: Dictionary(p.sites.map { ($0.address.description, "\(hexDigits($0.old)) -> \(hexDigits($0.new))  \($0.function)") }, uniquingKeysWith: { a, _ in a }),
+                        sites: Dictionary(
+                            p.sites.map { ($0.address.description, "\(hexDigits($0.old)) -> \(hexDigits($0.new))  \($0.function)") },
+                            uniquingKeysWith: { a, _ in a }),
                         quiet: p.guarded.map(\.name)))
             }
         }
-        if json { try Output.json(Plans(id: live.id.description, plans: plans)) } else {
+        if json {
+            try Output.json(Plans(id: live.id.description, plans: plans))
+        } else {
             Output.line("\(Theme.strong("plan"))  patch \(live.id.short) for build \(live.buildID); nothing is changed")
             if plans.isEmpty { Output.line("No running process has this build loaded.") }
             for p in plans {

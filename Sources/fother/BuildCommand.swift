@@ -27,7 +27,9 @@ struct BuildCommand: ParsableCommand {
     @Flag(help: "Print JSON, schema fother.build/1.") var json = false
 
     func validate() throws {
-        if itself == (new != nil) { throw ValidationError(itself ? "--self takes one build." : "A second build is needed to compare with.") }
+        if itself == (new != nil) {
+            throw ValidationError(itself ? "--self takes one build." : "A second build is needed to compare with.")
+        }
     }
 
     struct Result: Encodable {
@@ -65,7 +67,9 @@ struct BuildCommand: ParsableCommand {
                 do {
                     let context = BuildContext(
                         object: pair.old.path, package: a.package ?? b.package, oldVersion: a.version, newVersion: b.version, cves: cves)
-                    let built = try itself ? buildItself(pair.old.bytes, moving: choice, context) : build(old: pair.old.bytes, new: pair.new.bytes, context)
+                    let built =
+                        try itself
+                        ? buildItself(pair.old.bytes, moving: choice, context) : build(old: pair.old.bytes, new: pair.new.bytes, context)
                     result.manifest = built.manifest
                     result.statistics = built.statistics
                     switch built.outcome {
@@ -115,7 +119,9 @@ struct BuildCommand: ParsableCommand {
     }
 
     private func show(_ results: [Result], _ a: BuildInput, _ b: BuildInput, _ cves: [String]) {
-        if let package = a.package ?? b.package, let from = a.version, let to = b.version { Output.line("\(Theme.strong(package))  \(from) -> \(to)") }
+        if let package = a.package ?? b.package, let from = a.version, let to = b.version {
+            Output.line("\(Theme.strong(package))  \(from) -> \(to)")
+        }
         if !cves.isEmpty { Output.line("named in the changelog between them: \(cves.joined(separator: ", "))") }
         if results.isEmpty { Output.line("No object differs: there is nothing to patch.") }
         for result in results {
@@ -124,7 +130,8 @@ struct BuildCommand: ParsableCommand {
             if let f = result.failure { Output.line("  \(Theme.exposed("failed"))  \(f.sentence) \(f.remedy)  [\(f.code)]") }
             if let s = result.statistics {
                 Output.line(
-                    "  \(s.newFunctions) functions: \(s.same) the same" + (s.linesOnly > 0 ? ", \(s.linesOnly) with other line numbers" : "")
+                    "  \(s.newFunctions) functions: \(s.same) the same"
+                        + (s.linesOnly > 0 ? ", \(s.linesOnly) with other line numbers" : "")
                         + ", \(s.changed) changed, \(s.added) added")
             }
             switch result.outcome {

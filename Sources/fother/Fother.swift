@@ -5,5 +5,6 @@ import ArgumentParser
 @main
 struct Fother: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "fother", abstract: "Closes known holes in running software, without restarting it.", subcommands: [PsCommand.self, BuildCommand.self, InspectCommand.self, ApplyCommand.self, RevertCommand.self, DemoCommand.self])
+        commandName: "fother", abstract: "Closes known holes in running software, without restarting it.",
+        subcommands: [PsCommand.self, BuildCommand.self, InspectCommand.self, ApplyCommand.self, RevertCommand.self, DemoCommand.self])
 }

@@ -36,7 +36,10 @@ struct InspectCommand: ParsableCommand {
         row("for build", m.buildID)
         row("code from", m.newBuildID)
         if !m.cves.isEmpty { row("names", m.cves.joined(separator: ", ")) }
-        row("verdict", (m.verdict == .pass ? Theme.good("pass") : Theme.review(m.verdict.rawValue)) + ", on evidence: \(m.evidence.joined(separator: ", "))")
+        row(
+            "verdict",
+            (m.verdict == .pass ? Theme.good("pass") : Theme.review(m.verdict.rawValue))
+                + ", on evidence: \(m.evidence.joined(separator: ", "))")
         row("built by", m.tool)
         Output.line()
         var table = Table("  FUNCTION", "OLD", "NEW", "ENTERED BY", "WHY")
@@ -48,7 +51,9 @@ struct InspectCommand: ParsableCommand {
         table.print()
         Output.line()
         Output.line("  " + Theme.quiet("references of the new code, by what proves them"))
-        for (evidence, count) in m.references.sorted(by: { ($1.value, $0.key) < ($0.value, $1.key) }) { Output.line("  \(pad(count))  \(evidence)") }
+        for (evidence, count) in m.references.sorted(by: { ($1.value, $0.key) < ($0.value, $1.key) }) {
+            Output.line("  \(pad(count))  \(evidence)")
+        }
         if !m.findings.isEmpty {
             Output.line()
             Output.line("  findings; apply declines until each is accepted by name")

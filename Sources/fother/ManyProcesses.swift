@@ -8,7 +8,9 @@ enum ManyProcesses {
     static let width = 16
 
     /// `body` of every item, results in the items' order. `label` goes before the progress on a terminal.
-    static func map<Item: Sendable, Value: Sendable>(_ items: [Item], _ label: String, _ body: @escaping @Sendable (Item) -> Value) -> [Value] {
+    static func map<Item: Sendable, Value: Sendable>(_ items: [Item], _ label: String, _ body: @escaping @Sendable (Item) -> Value)
+        -> [Value]
+    {
         let results = Mutex<[Int: Value]>([:])
         let queue = OperationQueue()
         queue.maxConcurrentOperationCount = width
@@ -19,7 +21,9 @@ enum ManyProcesses {
                     results[i] = value
                     return results.count
                 }
-                if items.count > 1, done % 16 == 0 || done == items.count { Output.progress("\(label) \(bar(done, items.count)) \(done) of \(items.count)") }
+                if items.count > 1, done % 16 == 0 || done == items.count {
+                    Output.progress("\(label) \(bar(done, items.count)) \(done) of \(items.count)")
+                }
             }
         }
         queue.waitUntilAllOperationsAreFinished()

@@ -63,7 +63,9 @@ struct PackageNames {
 
     /// Processes of one mount namespace and root directory see the same files.
     private static func rootID(_ id: ProcessID) -> String {
-        func link(_ name: String) -> String { (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/\(id)/\(name)")) ?? "?\(id)" }
+        func link(_ name: String) -> String {
+            (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/\(id)/\(name)")) ?? "?\(id)"
+        }
         return link("ns/mnt") + " " + link("root")
     }
 
@@ -87,7 +89,9 @@ struct PackageNames {
                 }
             }
             for path in root.paths {
-                if let owner = owners[path], let package = packages[owner] { root.owners[path] = (package.name, package.version.description) }
+                if let owner = owners[path], let package = packages[owner] {
+                    root.owners[path] = (package.name, package.version.description)
+                }
             }
         }
         roots[id] = root

@@ -19,7 +19,8 @@ struct PatchStore {
     /// Keeps a copy; the name is the id, so the same patch is kept once.
     func keep(_ file: [UInt8], _ id: PatchID) throws {
         do {
-            try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
+            try FileManager.default.createDirectory(
+                atPath: folder, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
             let path = path(id)
             guard !FileManager.default.fileExists(atPath: path) else { return }
             let temporary = path + ".\(ProcessID.own)"
@@ -40,17 +41,22 @@ struct PatchStore {
 
     /// The patch with this id; nil when it is not held or what is held is not it.
     func patch(_ id: PatchID) -> LivePatch? {
-        guard let bytes = try? RegularFile.read(path(id)), let patch = try? LivePatch(parsing: bytes, name: path(id)), patch.id == id else { return nil }
+        guard let bytes = try? RegularFile.read(path(id)), let patch = try? LivePatch(parsing: bytes, name: path(id)), patch.id == id else {
+            return nil
+        }
         return patch
     }
 
     /// A patch by file, id, or the beginning of an id. Failures: `patch-not-held`, `id-ambiguous`.
     func find(_ word: String) throws -> LivePatch {
         if FileManager.default.fileExists(atPath: word) { return try LivePatch(parsing: RegularFile.read(word), name: word) }
-        let names = ((try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? []).filter { $0.hasSuffix(".fother") && $0.hasPrefix(word) }
+        let names = ((try? FileManager.default.contentsOfDirectory(atPath: folder)) ?? []).filter {
+            $0.hasSuffix(".fother") && $0.hasPrefix(word)
+        }
         guard word.count >= 4, let name = names.first else {
             throw Failure(
-                "patch-not-held", "this host holds no patch with that id.", at: word, remedy: "Give the patch file itself, or see fother ps for the ids in use.")
+                "patch-not-held", "this host holds no patch with that id.", at: word,
+                remedy: "Give the patch file itself, or see fother ps for the ids in use.")
         }
         guard names.count == 1 else {
             throw Failure("id-ambiguous", "\(names.count) patches begin like that.", at: word, remedy: "Give more digits.")

@@ -59,14 +59,16 @@ struct PsCommand: ParsableCommand {
             func hold(_ id: PatchID) -> LivePatch? { given.first { $0.id == id } ?? held[id] }
             let scan = try ProcessScan(only: pid.isEmpty ? nil : pid.map { ProcessID($0) }, held: hold)
             let names = PackageNames(scan.views)
-            var report = Report(processes: [], unreadable: scan.unreadable.map { Unreadable(pid: $0.id.value, failure: FailureValue($0.failure)) })
+            var report = Report(
+                processes: [], unreadable: scan.unreadable.map { Unreadable(pid: $0.id.value, failure: FailureValue($0.failure)) })
             for view in scan.views {
                 let objects = view.objects.filter(isWanted)
                 if objects.isEmpty || patched && view.patches.isEmpty { continue }
                 report.processes.append(
                     ProcessLine(
                         pid: view.id.value, program: view.program ?? view.status.name,
-                        objects: objects.map { line($0, names.answer($0, in: view.id)) }, patches: view.patches.map { line($0, view, hold) }))
+                        objects: objects.map { line($0, names.answer($0, in: view.id)) }, patches: view.patches.map { line($0, view, hold) }
+                    ))
             }
             if json { try Output.json(report) } else { show(report) }
             let untold = !report.unreadable.isEmpty || report.processes.contains { $0.patches.contains { $0.state == "could-not-tell" } }
@@ -101,7 +103,8 @@ struct PsCommand: ParsableCommand {
     private func line(_ found: FoundPatch, _ view: ProcessView, _ hold: (PatchID) -> LivePatch?) -> PatchLine {
         let patch = found.header.flatMap { hold($0.patch) }
         var line = PatchLine(
-            id: found.header?.patch.description, object: patch?.manifest.object, state: "could-not-tell", accepted: found.header?.acceptances ?? [])
+            id: found.header?.patch.description, object: patch?.manifest.object, state: "could-not-tell",
+            accepted: found.header?.acceptances ?? [])
         switch found.state {
         case .patched: line.state = "patched"
         case .retired: line.state = "retired"
@@ -120,10 +123,15 @@ struct PsCommand: ParsableCommand {
         for p in report.processes {
             for (i, o) in p.objects.enumerated() {
                 table.add(
-                    .init(i == 0 ? "\(p.pid)" : "", Theme.strong), .init(i == 0 ? (p.program as NSString).lastPathComponent : ""), .init(o.path),
+                    .init(i == 0 ? "\(p.pid)" : "", Theme.strong), .init(i == 0 ? (p.program as NSString).lastPathComponent : ""),
+                    .init(o.path),
                     .init(o.buildID.map { String($0.prefix(12)) } ?? "none"), .init(o.package ?? "-"), version(o))
             }
-            for patch in p.patches { table.add(.init(""), .init(""), .init("  patch \(patch.id?.prefix(12) ?? "?") \(patch.object ?? "")"), .init(""), .init(""), state(patch)) }
+            for patch in p.patches {
+                table.add(
+                    .init(""), .init(""), .init("  patch \(patch.id?.prefix(12) ?? "?") \(patch.object ?? "")"), .init(""), .init(""),
+                    state(patch))
+            }
         }
         if table.rows.isEmpty { Output.line("No running instance fits.") } else { table.print() }
         for u in report.unreadable { Output.line(Theme.review("\(u.pid)  could not be read: \(u.failure.sentence)")) }
@@ -141,7 +149,10 @@ struct PsCommand: ParsableCommand {
 
     private func state(_ p: PatchLine) -> Table.Cell {
         switch p.state {
-        case "patched": .init("patched, read back" + (p.accepted.isEmpty ? "" : "; accepted: " + p.accepted.map(\.finding).joined(separator: ", ")), Theme.good)
+        case "patched":
+            .init(
+                "patched, read back" + (p.accepted.isEmpty ? "" : "; accepted: " + p.accepted.map(\.finding).joined(separator: ", ")),
+                Theme.good)
         case "retired": .init("reverted; memory kept", Theme.quiet)
         case "unfinished": .init("never applied; memory kept", Theme.quiet)
         case "undone": .init("was interrupted; undone now", Theme.review)

@@ -23,11 +23,15 @@ struct RevertCommand: ParsableCommand {
             let applier = Applier(Tracer())
             var lines = scan.unreadable.map { TransitionLine($0.id, unreadable: $0.failure) }
             let affected = scan.views.filter { v in !pid.isEmpty || v.patches.contains { $0.header?.patch == live.id } }
-            lines += ManyProcesses.map(affected.map { ($0.id, $0.name) }, "reverting") { TransitionLine($0, $1, applier.revert(live, in: $0)) }
+            lines += ManyProcesses.map(affected.map { ($0.id, $0.name) }, "reverting") {
+                TransitionLine($0, $1, applier.revert(live, in: $0))
+            }
             let result = TransitionResult(
                 schema: "fother.revert/1", id: live.id.description, buildID: live.buildID.description, accepted: [],
                 processes: lines.sorted { $0.pid < $1.pid })
-            if json { try Output.json(result) } else {
+            if json {
+                try Output.json(result)
+            } else {
                 Output.line("\(Theme.strong(live.manifest.object))  patch \(live.id.short)")
                 result.show("No process has this patch.")
             }

@@ -63,13 +63,19 @@ struct TransitionLine: Encodable {
         case "patched", "reverted":
             let instead = replaced.map { "; replaces patch " + $0.map { String($0.prefix(12)) }.joined(separator: ", ") } ?? ""
             let stops = attempts.map { $0 == 1 ? "" : ", \($0) stops" } ?? ""
-            return (.init(outcome, Theme.good), "read back; stood still for \(Int(pauseMicroseconds ?? 0)) us\(stops); \((mappedBytes ?? 0) / 1024) KiB mapped\(instead)")
+            return (
+                .init(outcome, Theme.good),
+                "read back; stood still for \(Int(pauseMicroseconds ?? 0)) us\(stops); \((mappedBytes ?? 0) / 1024) KiB mapped\(instead)"
+            )
         case "already-patched": return (.init("already patched", Theme.good), "read back; nothing was done")
         case "not-patched": return (.init("not patched", Theme.quiet), "nothing was done")
         case "not-affected": return (.init("not affected", Theme.quiet), "the build is not loaded")
         case "gone": return (.init("gone", Theme.quiet), "the process ended")
         case "blocked":
-            return (.init("declined", Theme.review), "no safe moment in \(attempts ?? 0) stops: \((blocking ?? []).prefix(3).joined(separator: ", ")); nothing was changed")
+            return (
+                .init("declined", Theme.review),
+                "no safe moment in \(attempts ?? 0) stops: \((blocking ?? []).prefix(3).joined(separator: ", ")); nothing was changed"
+            )
         case "could-not-tell": return (.init("could not tell", Theme.review), sentence)
         default: return (.init("refused", Theme.exposed), sentence)
         }

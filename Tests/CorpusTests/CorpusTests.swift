@@ -9,7 +9,8 @@ import Testing
 /// What these tests need, looked up once.
 enum Surroundings {
     /// The checkout: this file is in Tests/CorpusTests.
-    static let checkout = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
+    static let checkout = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+        .deletingLastPathComponent()
     static let corpus = checkout.appendingPathComponent("../shared/corpus/cases").standardizedFileURL.path
     static let hasCorpus = FileManager.default.fileExists(atPath: corpus)
     static let isRoot = geteuid() == 0
@@ -91,7 +92,10 @@ struct CorpusTests {
         _ = try ChildProcess.runChecked(["dpkg-deb", "--extract", Surroundings.state + "/cache/debs/" + deb, root])
         let library = root + "/usr/lib/x86_64-linux-gnu"
         let source = Surroundings.checkout.path + "/Tests/CorpusTests/Fixtures/pictures.c"
-        _ = try ChildProcess.runChecked(["gcc", "-O2", "-o", root + "/pictures", source, library + "/libpng16.so.16", "-Wl,-rpath,\(library)", "-Wl,--allow-shlib-undefined"])
+        _ = try ChildProcess.runChecked([
+            "gcc", "-O2", "-o", root + "/pictures", source, library + "/libpng16.so.16", "-Wl,-rpath,\(library)",
+            "-Wl,--allow-shlib-undefined",
+        ])
 
         let painter = try ChildProcess([root + "/pictures"], output: .pipe)
         func rounds(_ count: Int) throws {
@@ -134,7 +138,8 @@ struct CorpusTests {
 
     @Test("a patch that shares functions with an older one replaces it in one stop, whichever of them has the jumps")
     func replacing() throws {
-        let root = Surroundings.state + "/libpng", moved = Surroundings.state + "/moved.fother", fix = Surroundings.state + "/libpng16-16.fother"
+        let root = Surroundings.state + "/libpng", moved = Surroundings.state + "/moved.fother",
+            fix = Surroundings.state + "/libpng16-16.fother"
         try #require(FileManager.default.fileExists(atPath: moved), "everyFunctionMoved prepares it")
         let painter = try ChildProcess([root + "/pictures"], output: .pipe)
         let pid = "\(painter.id)"
@@ -142,7 +147,9 @@ struct CorpusTests {
             for _ in 0..<count { #expect(try painter.readLine() == "good 78f50978") }
         }
         /// How many patches `ps` reads back as in force.
-        func inForce() throws -> Int { try Surroundings.fother("ps", "--pid", pid).outputText.components(separatedBy: "patched, read back").count - 1 }
+        func inForce() throws -> Int {
+            try Surroundings.fother("ps", "--pid", pid).outputText.components(separatedBy: "patched, read back").count - 1
+        }
         try rounds(10)
         for patch in [fix, moved, fix] {
             let applied = try Surroundings.fother("apply", patch, "--pid", pid)

@@ -9,7 +9,8 @@ import ProcessControl
 import Testing
 
 @Suite struct ReplayTests {
-    private static let checkout = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
+    private static let checkout = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+        .deletingLastPathComponent()
 
     @Test("every finding of the fuzzers is survived", arguments: FuzzTargets.all.map(\.name))
     func findings(name: String) throws {
@@ -47,7 +48,8 @@ import Testing
         var inputs: [String: [UInt8]] = ["elf": builds[0]]
         if case .patch(let file) = try build(old: builds[0], new: builds[1], BuildContext(object: "a.so")).outcome {
             inputs["patch"] = file
-            let plan = try LivePatch(parsing: file, name: "a").plan(bias: LoadBias(0x7f00_0000_0000), base: RuntimeAddress(0x7eff_f000_0000))
+            let plan = try LivePatch(parsing: file, name: "a").plan(
+                bias: LoadBias(0x7f00_0000_0000), base: RuntimeAddress(0x7eff_f000_0000))
             inputs["header"] = try plan.header.encode()
         }
         #expect(inputs.count == 3)

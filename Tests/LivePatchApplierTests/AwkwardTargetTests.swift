@@ -99,7 +99,9 @@ struct AwkwardTargetTests {
     @Test("a process that somebody traces is refused, and patched when it is free")
     func alreadyTraced() throws {
         let victim = try toy.start()
-        let word = try Tracer().withStopped(ProcessHandle(victim.id), timeout: .seconds(2)) { _ in applier.apply(toy.patch, to: victim.id).word }.value
+        let word = try Tracer().withStopped(ProcessHandle(victim.id), timeout: .seconds(2)) { _ in
+            applier.apply(toy.patch, to: victim.id).word
+        }.value
         #expect(word == "already-traced")
         #expect(applier.apply(toy.patch, to: victim.id).word == "patched")
     }
@@ -150,7 +152,8 @@ struct AwkwardTargetTests {
     func namespaces() throws {
         let shell = try Victim(["unshare", "--mount", "--pid", "--fork", "--mount-proc", toy.folder + "/victim"])
         let scan = try ProcessScan(held: { _ in nil })
-        let inner = try #require(scan.views.first { $0.status.parent == shell.id && $0.objects.contains { $0.buildID == toy.patch.buildID } })
+        let inner = try #require(
+            scan.views.first { $0.status.parent == shell.id && $0.objects.contains { $0.buildID == toy.patch.buildID } })
         #expect(inner.status.namespaceIDs.last == 1)
         #expect(applier.apply(toy.patch, to: inner.id).word == "patched")
         #expect(try shell.ask("call 1") == "43")
@@ -160,7 +163,9 @@ struct AwkwardTargetTests {
     @Test("a static program linked at fixed addresses cannot be compared, and the message says why")
     func staticProgram() throws {
         let path = toy.folder + "/static"
-        _ = try ChildProcess.runChecked(["gcc", "-O2", "-static", "-o", path, Toy.fixtures + "/victim.c", Toy.fixtures + "/toy.c", "-pthread", "-Wl,--build-id"])
+        _ = try ChildProcess.runChecked([
+            "gcc", "-O2", "-static", "-o", path, Toy.fixtures + "/victim.c", Toy.fixtures + "/toy.c", "-pthread", "-Wl,--build-id",
+        ])
         let bytes = try RegularFile.read(path)
         do {
             _ = try build(old: bytes, new: bytes, BuildContext(object: "static"))
@@ -176,7 +181,10 @@ struct AwkwardTargetTests {
         var builds: [[UInt8]] = []
         for flags in [[], ["-DFIXED"]] {
             _ = try ChildProcess.runChecked(
-                ["gcc", "-O2", "-static-pie", "-fPIE", "-o", toy.folder + "/pie\(builds.count)", Toy.fixtures + "/victim.c", Toy.fixtures + "/toy.c", "-pthread", "-Wl,--build-id"] + flags)
+                [
+                    "gcc", "-O2", "-static-pie", "-fPIE", "-o", toy.folder + "/pie\(builds.count)", Toy.fixtures + "/victim.c",
+                    Toy.fixtures + "/toy.c", "-pthread", "-Wl,--build-id",
+                ] + flags)
             builds.append(try RegularFile.read(toy.folder + "/pie\(builds.count)"))
         }
         let built = try build(old: builds[0], new: builds[1], BuildContext(object: "pie"))

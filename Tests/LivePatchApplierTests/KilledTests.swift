@@ -48,13 +48,16 @@ struct KilledTests {
         #expect(mappings == 1, "\(step): \(mappings) mappings")
     }
 
-    private static let steps = ["mapped", "written", "stopped", "siteWritten(0)", "siteWritten(1)", "siteWritten(2)", "committed", "released"]
+    private static let steps = [
+        "mapped", "written", "stopped", "siteWritten(0)", "siteWritten(1)", "siteWritten(2)", "committed", "released",
+    ]
 
     @Test("killed at any step of an apply", arguments: Self.steps)
     func apply(step: String) async throws {
         let victim = try toy.start()
         #expect(try victim.ask("threads 3") == "started")
-        await #expect(processExitsWith: .signal(SIGKILL)) { [path = toy.patchPath as String, pid = victim.id.value as Int32, step = step as String] in
+        await #expect(processExitsWith: .signal(SIGKILL)) {
+            [path = toy.patchPath as String, pid = victim.id.value as Int32, step = step as String] in
             try carryOut(path, pid, apply: true, dieAt: step)
         }
         try settle(victim, step)
@@ -66,7 +69,8 @@ struct KilledTests {
         let victim = try toy.start()
         #expect(try victim.ask("threads 3") == "started")
         #expect(applier.apply(toy.patch, to: victim.id).word == "patched")
-        await #expect(processExitsWith: .signal(SIGKILL)) { [path = toy.patchPath as String, pid = victim.id.value as Int32, step = step as String] in
+        await #expect(processExitsWith: .signal(SIGKILL)) {
+            [path = toy.patchPath as String, pid = victim.id.value as Int32, step = step as String] in
             try carryOut(path, pid, apply: false, dieAt: step)
         }
         try settle(victim, step)

@@ -60,8 +60,13 @@ struct StaleWordTests {
             let path = folder.path
             try library.write(toFile: path + "/library.c", atomically: true, encoding: .utf8)
             try program.write(toFile: path + "/program.c", atomically: true, encoding: .utf8)
-            _ = try ChildProcess.runChecked(["gcc", "-O2", "-fPIC", "-shared", "-Wl,-soname,libstale.so", "-Wl,--build-id", "-o", path + "/libstale.so", path + "/library.c"])
-            _ = try ChildProcess.runChecked(["gcc", "-O2", "-o", path + "/program", path + "/program.c", path + "/libstale.so", "-Wl,-rpath,$ORIGIN"])
+            _ = try ChildProcess.runChecked([
+                "gcc", "-O2", "-fPIC", "-shared", "-Wl,-soname,libstale.so", "-Wl,--build-id", "-o", path + "/libstale.so",
+                path + "/library.c",
+            ])
+            _ = try ChildProcess.runChecked([
+                "gcc", "-O2", "-o", path + "/program", path + "/program.c", path + "/libstale.so", "-Wl,-rpath,$ORIGIN",
+            ])
             let bytes = try RegularFile.read(path + "/libstale.so")
             let built = try buildItself(bytes, moving: .named(["measured"]), BuildContext(object: "libstale.so"))
             guard case .patch(let file) = built.outcome else { throw Failure("test", "no patch: \(built.manifest.findings)") }

@@ -28,9 +28,13 @@ final class Toy: Sendable {
             _ = try ChildProcess.runChecked(["strip", "--strip-unneeded", path])
         }
         _ = try ChildProcess.runChecked(
-            ["gcc", "-O2", "-o", folder + "/victim", Self.fixtures + "/victim.c", folder + "/old/" + Self.library, "-pthread", "-Wl,-rpath,$ORIGIN/old"])
+            [
+                "gcc", "-O2", "-o", folder + "/victim", Self.fixtures + "/victim.c", folder + "/old/" + Self.library, "-pthread",
+                "-Wl,-rpath,$ORIGIN/old",
+            ])
         let built = try build(
-            old: RegularFile.read(folder + "/old/" + Self.library), new: RegularFile.read(folder + "/new/" + Self.library), BuildContext(object: Self.library))
+            old: RegularFile.read(folder + "/old/" + Self.library), new: RegularFile.read(folder + "/new/" + Self.library),
+            BuildContext(object: Self.library))
         guard case .patch(let file) = built.outcome, built.manifest.verdict == .pass else {
             throw Failure("test", "no patch: \(built.manifest.findings.map(\.key))")
         }

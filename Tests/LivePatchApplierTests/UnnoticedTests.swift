@@ -21,7 +21,9 @@ struct UnnoticedTests {
         #expect(try victim.ask("threads 9") == "started")
         var attempts = 0
         for _ in 0..<200 {
-            guard case .patched(let report) = applier.apply(toy.patch, to: victim.id), case .reverted = applier.revert(toy.patch, in: victim.id) else {
+            guard case .patched(let report) = applier.apply(toy.patch, to: victim.id),
+                case .reverted = applier.revert(toy.patch, in: victim.id)
+            else {
                 Issue.record("a cycle failed")
                 return
             }

@@ -36,7 +36,8 @@ import Testing
         #define NOTE(v) note(__FILE__, __LINE__, v)
         //1
 
-        """ + String(repeating: "\n", count: 30) + (1...6).map {
+        """ + String(repeating: "\n", count: 30)
+        + (1...6).map {
             """
             long g\($0)(long n) {
                 if (n < \($0)) {
@@ -85,7 +86,8 @@ import Testing
 
     /// One line was added above and a limit was raised by one: the limit is a change.
     @Test func aLimitThatMovesLikeTheLines() throws {
-        let old = Self.logging + "struct limits { long pad[40]; int room; int other; };\nvoid defaults(struct limits *l) { l->room = 64; }\n"
+        let old =
+            Self.logging + "struct limits { long pad[40]; int room; int other; };\nvoid defaults(struct limits *l) { l->room = 64; }\n"
         let new = old.replacing("//1\n", with: "//1\n\n").replacing("l->room = 64", with: "l->room = 65")
         let j = try Pair(old: old, new: new).judge()
         #expect(j.answer == .pass, "\(j)")
@@ -94,10 +96,11 @@ import Testing
 
     /// The same as an argument of a function that is called once.
     @Test func anArgumentThatMovesLikeTheLines() throws {
-        let old = Self.logging + """
-            __attribute__((noinline)) long clamp(long n, int room) { return n > room ? room : n; }
-            long only(long n) { return clamp(n * 3, 96); }
-            """
+        let old =
+            Self.logging + """
+                __attribute__((noinline)) long clamp(long n, int room) { return n > room ? room : n; }
+                long only(long n) { return clamp(n * 3, 96); }
+                """
         let new = old.replacing("//1\n", with: "//1\n\n").replacing("clamp(n * 3, 96)", with: "clamp(n * 3, 97)")
         let j = try Pair(old: old, new: new).judge()
         #expect(j.moved == ["only"], "\(j)")

@@ -56,7 +56,8 @@ struct LinkedBuild: Sendable {
             _ = try workshop.write("\(name)/\(source)", text)
             let object = source + ".o"
             _ = try ChildProcess.runChecked(
-                [recipe.compiler, "-c", "-fPIC", "-w"] + recipe.flags + defines.map { "-D" + $0 } + [source, "-o", object], directory: folder)
+                [recipe.compiler, "-c", "-fPIC", "-w"] + recipe.flags + defines.map { "-D" + $0 } + [source, "-o", object],
+                directory: folder)
             objects.append(object)
         }
         let whole = "\(name)/whole.so"
@@ -119,7 +120,9 @@ struct Judgement: CustomStringConvertible, Sendable {
     init(_ result: BuildResult, newSymbols: [Symbol]) throws {
         self.result = result
         var nameAt: [UInt64: String] = [:]
-        for s in newSymbols where s.isFunction && s.isDefined && nameAt[s.value.value].map({ $0 > s.name }) ?? true { nameAt[s.value.value] = s.name }
+        for s in newSymbols where s.isFunction && s.isDefined && nameAt[s.value.value].map({ $0 > s.name }) ?? true {
+            nameAt[s.value.value] = s.name
+        }
         func name(_ f: ReplacedFunction) -> String {
             guard f.name.hasPrefix("fn_"), let address = UInt64(f.name.dropFirst(3), radix: 16) else { return f.name }
             return nameAt[address] ?? f.name

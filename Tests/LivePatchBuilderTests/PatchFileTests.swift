@@ -42,7 +42,9 @@ import Testing
         let pair = try Self.pair()
         let j = try pair.judge()
         let file = try pair.workshop.write("case.fother", try #require(j.patch, "\(j)"))
-        for tool in [["readelf", "-a", "-W"], ["nm"], ["objdump", "-d", "-r"], ["objdump", "--dwarf=frames"], ["readelf", "--debug-dump=frames"]] {
+        for tool in [
+            ["readelf", "-a", "-W"], ["nm"], ["objdump", "-d", "-r"], ["objdump", "--dwarf=frames"], ["readelf", "--debug-dump=frames"],
+        ] {
             let said = try ChildProcess.run(tool + [file])
             #expect(said.status.isSuccess, "\(tool)")
             #expect(said.errorText.isEmpty, "\(tool): \(said.errorText)")
@@ -76,7 +78,9 @@ import Testing
 
     /// A second program that runs the builder, where SwiftPM has put it.
     private static var bench: String? {
-        [Bundle.main.bundlePath + "/bench-build", packageRoot + "/.build/debug/bench-build"].first { FileManager.default.isExecutableFile(atPath: $0) }
+        [Bundle.main.bundlePath + "/bench-build", packageRoot + "/.build/debug/bench-build"].first {
+            FileManager.default.isExecutableFile(atPath: $0)
+        }
     }
 
     /// Set and dictionary order differs from process to process; patches must not.
@@ -87,7 +91,8 @@ import Testing
         var seen: Set<[UInt8]> = []
         for i in 0..<6 {
             _ = try ChildProcess.runChecked(
-                [bench, "--rounds", "1", "-o", "\(pair.workshop.path)/out\(i)", pair.old.path, pair.new.path], directory: pair.workshop.path)
+                [bench, "--rounds", "1", "-o", "\(pair.workshop.path)/out\(i)", pair.old.path, pair.new.path], directory: pair.workshop.path
+            )
             seen.insert(try pair.workshop.read("out\(i)"))
         }
         #expect(seen.count == 1, "six processes wrote \(seen.count) different patches")

@@ -232,12 +232,16 @@ import Testing
         _ = try workshop.write("main.c", "int main(void) { return 0; }\n")
         _ = try ChildProcess.runChecked(["gcc", "-O2", "-no-pie", "-Wl,--build-id", "main.c", "-o", "main"], directory: workshop.path)
         let bytes = try workshop.read("main")
-        #expect(try failure { () throws(Failure) in try build(old: bytes, new: bytes, BuildContext(object: "main")) }.code == "position-dependent")
+        #expect(
+            try failure { () throws(Failure) in try build(old: bytes, new: bytes, BuildContext(object: "main")) }.code
+                == "position-dependent")
     }
 
     @Test func withoutBuildID() throws {
         let pair = try Pair("long f(long a) { return a; }\n", Recipe(link: ["-Wl,--build-id=none"]))
-        let found = try failure { () throws(Failure) in try build(old: pair.old.stripped, new: pair.new.stripped, BuildContext(object: "libcase.so")) }
+        let found = try failure { () throws(Failure) in
+            try build(old: pair.old.stripped, new: pair.new.stripped, BuildContext(object: "libcase.so"))
+        }
         #expect(found.code == "no-build-id")
         #expect(found.place == "libcase.so (old)")
         #expect(!found.remedy.isEmpty)

@@ -17,7 +17,8 @@ import Testing
         #expect(j.moved == moved, "\(j)", sourceLocation: sourceLocation)
         #expect(j.hooked == hooked, "\(j)", sourceLocation: sourceLocation)
         guard let patch = j.patch else { return }
-        let old = try Host(pair.workshop, pair.old.path), new = try Host(pair.workshop, pair.new.path), patched = try Host(pair.workshop, pair.old.path)
+        let old = try Host(pair.workshop, pair.old.path), new = try Host(pair.workshop, pair.new.path),
+            patched = try Host(pair.workshop, pair.old.path)
         for (name, a, b) in before { for host in [old, new, patched] { _ = try host.call(name, a, b) } }
         try patched.apply(patch)
         var differs = calls.isEmpty
@@ -132,7 +133,8 @@ import Testing
                 return total;
             }
             """)
-        try expectPass(pair, moved: ["add"], hooked: ["add"], calls: [("add", 11, 0), ("add", 3, 0)], before: [("add", 2, 0), ("add", 3, 0)])
+        try expectPass(
+            pair, moved: ["add"], hooked: ["add"], calls: [("add", 11, 0), ("add", 3, 0)], before: [("add", 2, 0), ("add", 3, 0)])
     }
 
     private static func counter(_ readers: Int) -> String {
@@ -199,7 +201,8 @@ import Testing
             }
             """)
         try expectPass(
-            pair, moved: ["filter"], hooked: ["filter"], calls: [("filter", 200, 0), ("filter", 3, 0), ("filter", 77, 0), ("filter", 255, 0)])
+            pair, moved: ["filter"], hooked: ["filter"],
+            calls: [("filter", 200, 0), ("filter", 3, 0), ("filter", 77, 0), ("filter", 255, 0)])
     }
 
     @Test func newStaticVariable() throws {
@@ -217,7 +220,8 @@ import Testing
             }
             """)
         try expectPass(
-            pair, moved: ["limited"], hooked: ["limited"], calls: [("limited", 60, 0), ("limited", 60, 0), ("first", 1, 0)], before: [("first", 1, 0)])
+            pair, moved: ["limited"], hooked: ["limited"], calls: [("limited", 60, 0), ("limited", 60, 0), ("first", 1, 0)],
+            before: [("first", 1, 0)])
     }
 
     @Test func jumpTable() throws {
@@ -297,7 +301,8 @@ import Testing
             long sum(long n) { long s = 0; for (long i = 0; i < 12; i++) s += limits[i] * n; return s; }
             long unrelated(long n) { return n * 13; }
             """)
-        try expectPass(pair, moved: ["limit", "sum"], hooked: ["limit", "sum"], calls: [("limit", 11, 0), ("sum", 2, 0), ("limit", 3, 0)])
+        try expectPass(
+            pair, moved: ["limit", "sum"], hooked: ["limit", "sum"], calls: [("limit", 11, 0), ("sum", 2, 0), ("limit", 3, 0)])
     }
 
     @Test func changedConstantOfABuffer() throws {
@@ -319,28 +324,28 @@ import Testing
     @Test func severalFilesAndShiftedData() throws {
         let pair = try Pair(sources: [
             "a.c": """
-                #ifdef FIXED
-                static const char extra[] = "some new text that moves everything behind it";
-                const char *motto(void) { return extra; }
-                #endif
-                static long opened, closed;
-                long open_one(long n) { return opened += n; }
-                long close_one(long n) { return closed += n; }
-                long balance(void) { return opened - closed; }
-                """,
+            #ifdef FIXED
+            static const char extra[] = "some new text that moves everything behind it";
+            const char *motto(void) { return extra; }
+            #endif
+            static long opened, closed;
+            long open_one(long n) { return opened += n; }
+            long close_one(long n) { return closed += n; }
+            long balance(void) { return opened - closed; }
+            """,
             "b.c": """
-                long balance(void);
-                static long history[32];
-                static long used;
-                long push(long n) { history[used++ & 31] = n; return used; }
-                long pop(void) { return history[--used & 31]; }
-                long peek(long n) {
-                #ifdef FIXED
-                    if (n < 0 || n >= used) return -1;
-                #endif
-                    return history[n & 31] + balance();
-                }
-                """,
+            long balance(void);
+            static long history[32];
+            static long used;
+            long push(long n) { history[used++ & 31] = n; return used; }
+            long pop(void) { return history[--used & 31]; }
+            long peek(long n) {
+            #ifdef FIXED
+                if (n < 0 || n >= used) return -1;
+            #endif
+                return history[n & 31] + balance();
+            }
+            """,
         ])
         try expectPass(
             pair, moved: ["peek"], hooked: ["peek"], calls: [("peek", 40, 0), ("peek", 0, 0), ("peek", 1, 0)],

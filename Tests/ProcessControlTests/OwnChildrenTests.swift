@@ -1,8 +1,9 @@
 // Processes that the tests start themselves, looked at and ended as the program does it.
 import ELF
 import Glibc
-@testable import ProcessControl
 import Testing
+
+@testable import ProcessControl
 
 @Suite struct ChildProcessTests {
     @Test func outputErrorsAndStatusAreTaken() throws {

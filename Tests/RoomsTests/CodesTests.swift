@@ -4,7 +4,8 @@ import Foundation
 import Testing
 
 @Suite struct CodesTests {
-    private static let checkout = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
+    private static let checkout = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+        .deletingLastPathComponent()
     /// Calls whose first argument, or second after a header, is a code.
     private static let sayers = ["Failure", "failure", "Finding", "refuse", "couldNotTell"]
     private static func said() throws -> Set<String> {
@@ -12,8 +13,9 @@ import Testing
         let call = try Regex("(?:" + sayers.joined(separator: "|") + #")\(\s*(?:nil, |header, |[^"()]* \\? )?"([a-z]+(?:-[a-z]+)*)""#)
         // Codes chosen by a condition, or returned beside their sentence.
         let chosen = try Regex(#"(?:\? |: |\()"([a-z]+(?:-[a-z]+)+)"(?=$|,| :|\n)"#)
-        let files = FileManager.default.enumerator(at: checkout.appendingPathComponent("Sources"), includingPropertiesForKeys: nil)
-        for case let file as URL in files! where file.pathExtension == "swift" {
+        let files = try #require(
+            FileManager.default.enumerator(at: checkout.appendingPathComponent("Sources"), includingPropertiesForKeys: nil))
+        for case let file as URL in files where file.pathExtension == "swift" {
             let text = try String(contentsOf: file, encoding: .utf8)
             for match in text.matches(of: call) { if let code = match[1].substring { result.insert(String(code)) } }
             guard file.path.contains("/Judge/") else { continue }

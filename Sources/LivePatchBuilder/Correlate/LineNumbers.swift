@@ -79,7 +79,8 @@ struct LineNumbers: Sendable {
 
     /// The constant that a `mov` puts into a register or memory, if it could be a line.
     private static func constant(_ i: Instruction) -> Int64? {
-        guard i.mnemonic == Mnemonic.mov, i.ripRelative == nil, let m = i.immediate, m.size == 4, m.value >= lineMin, m.value <= lineMax else { return nil }
+        guard i.mnemonic == Mnemonic.mov, i.ripRelative == nil, let m = i.immediate, m.size == 4, m.value >= lineMin, m.value <= lineMax
+        else { return nil }
         return m.value
     }
 
@@ -176,7 +177,9 @@ struct LineNumbers: Sendable {
         return Set(
             candidates.filter { c in
                 if c.isCertain { return true }
-                guard let known = lines[c.shift], known.count >= Self.linesMin, let low = known.min(), let high = known.max() else { return false }
+                guard let known = lines[c.shift], known.count >= Self.linesMin, let low = known.min(), let high = known.max() else {
+                    return false
+                }
                 return !c.isRare || c.lines.allSatisfy { $0 >= low - Self.neighbourhood && $0 <= high + Self.neighbourhood }
             }.map(\.function))
     }

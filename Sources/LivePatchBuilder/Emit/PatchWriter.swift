@@ -161,10 +161,18 @@ struct PatchWriter {
         case .moved(let g, let offset): return (functionSymbol(g), offset)
         case .copy(let a, _):
             let place = copies[a]
-            return (symbol(PatchSymbol("ro_\(String(a.value, radix: 16))", .part(.readOnly, offset: place?.offset ?? 0), size: place?.size ?? 0)), r.offset)
+            return (
+                symbol(
+                    PatchSymbol("ro_\(String(a.value, radix: 16))", .part(.readOnly, offset: place?.offset ?? 0), size: place?.size ?? 0)),
+                r.offset
+            )
         case .fresh(let a, let size):
             let place = fresh[a]
-            return (symbol(PatchSymbol("new_\(String(a.value, radix: 16))", .part(place?.part ?? .data, offset: place?.offset ?? 0), size: size)), r.offset)
+            return (
+                symbol(
+                    PatchSymbol("new_\(String(a.value, radix: 16))", .part(place?.part ?? .data, offset: place?.offset ?? 0), size: size)),
+                r.offset
+            )
         case .table(let a):
             if tables[a] == nil {
                 align(.readOnly, to: 4)
@@ -172,7 +180,9 @@ struct PatchWriter {
                 contents[.readOnly] += [UInt8](repeating: 0, count: 4 * (c.newData.tables[a]?.targets.count ?? 0))
             }
             let size = 4 * (c.newData.tables[a]?.targets.count ?? 0)
-            return (symbol(PatchSymbol("table_\(String(a.value, radix: 16))", .part(.readOnly, offset: tables[a] ?? 0), size: size)), r.offset)
+            return (
+                symbol(PatchSymbol("table_\(String(a.value, radix: 16))", .part(.readOnly, offset: tables[a] ?? 0), size: size)), r.offset
+            )
         case .thunk(let slot, let key):
             let place: Int
             if let known = thunks[slot] {
@@ -258,10 +268,13 @@ struct PatchWriter {
             let old = o.map { c.old.functions[$0] }
             let oldCode = old.flatMap { c.old.file.read($0.start, $0.size) } ?? ArraySlice<UInt8>()
             let site = hooks.sites[n] ?? 0
-            let room = old.flatMap { c.old.file.read($0.start + site, Replacement.siteBytes) } ?? oldCode.dropFirst(site).prefix(Replacement.siteBytes)
+            let room =
+                old.flatMap { c.old.file.read($0.start + site, Replacement.siteBytes) }
+                ?? oldCode.dropFirst(site).prefix(Replacement.siteBytes)
             contents.replacements.append(
                 Replacement(
-                    old: old?.start, oldSize: old?.size ?? 0, newOffset: textOffset[n] ?? 0, newSize: f.size, isHooked: isHooked, siteOffset: site,
+                    old: old?.start, oldSize: old?.size ?? 0, newOffset: textOffset[n] ?? 0, newSize: f.size, isHooked: isHooked,
+                    siteOffset: site,
                     oldSiteBytes: Array(room), oldHash: old == nil ? [UInt8](repeating: 0, count: 32) : sha256(oldCode)))
             contents.manifest.functions.append(
                 ReplacedFunction(

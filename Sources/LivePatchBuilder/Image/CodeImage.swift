@@ -229,7 +229,9 @@ struct CodeImage: Sendable {
             if inCode(s.value, s.size), ranges[s.value] == nil { ranges[s.value] = (s.size, nil) }
         }
         for s in file.dynamicSymbols where s.isDefined && s.isFunction { exported.insert(s.value) }
-        guard ranges.count <= Self.functionsMax else { throw Failure("limit-exceeded", "more than \(Self.functionsMax) functions.", at: file.name) }
+        guard ranges.count <= Self.functionsMax else {
+            throw Failure("limit-exceeded", "more than \(Self.functionsMax) functions.", at: file.name)
+        }
 
         for section in code {
             let contents = file.contents(section)

@@ -42,8 +42,11 @@ public struct BuildInput: Sendable {
         if word.hasPrefix("pid:") {
             input = try processObject(word)
         } else if FileManager.default.fileExists(atPath: word) {
-            input = word.hasSuffix(".deb") ? try debianPackage(word) : BuildInput(
-                objects: [InputObject(path: (word as NSString).lastPathComponent, bytes: try RegularFile.read(word))])
+            input =
+                word.hasSuffix(".deb")
+                ? try debianPackage(word)
+                : BuildInput(
+                    objects: [InputObject(path: (word as NSString).lastPathComponent, bytes: try RegularFile.read(word))])
         } else if let equals = word.firstIndex(of: "="), equals != word.startIndex {
             input = try packageVersion(String(word[..<equals]), String(word[word.index(after: equals)...]), cache)
         } else {
@@ -54,7 +57,8 @@ public struct BuildInput: Sendable {
         if let only, !word.hasPrefix("pid:"), input.package != nil {
             input.objects = input.objects.filter { $0.path == only || "/" + $0.path == only || $0.name == only }
             guard !input.objects.isEmpty else {
-                throw Failure("object-not-found", "it holds no ELF object \(only).", at: word, remedy: "dpkg-deb -c lists what a package holds.")
+                throw Failure(
+                    "object-not-found", "it holds no ELF object \(only).", at: word, remedy: "dpkg-deb -c lists what a package holds.")
             }
         }
         return input
@@ -107,7 +111,9 @@ public struct BuildInput: Sendable {
             let full = root + "/" + path
             let attributes = try? FileManager.default.attributesOfItem(atPath: full)
             guard attributes?[.type] as? FileAttributeType == .typeRegular else { continue }
-            if path.hasPrefix("usr/share/doc/"), path.hasSuffix("/changelog.Debian.gz") || path.hasSuffix("/changelog.gz") && input.changelog.isEmpty {
+            if path.hasPrefix("usr/share/doc/"),
+                path.hasSuffix("/changelog.Debian.gz") || path.hasSuffix("/changelog.gz") && input.changelog.isEmpty
+            {
                 let text = try? ChildProcess.runChecked(["gzip", "-dc", full], limitBytes: changelogMax).output
                 if path.hasSuffix("/changelog.Debian.gz") || input.changelog.isEmpty { input.changelog = text ?? [] }
                 continue
@@ -119,7 +125,9 @@ public struct BuildInput: Sendable {
             input.objects.append(InputObject(path: path, bytes: try RegularFile.read(full)))
         }
         guard !input.objects.isEmpty else {
-            throw Failure("object-not-found", "the package holds no ELF object.", at: "\(package) \(version)", remedy: "Its programs may be scripts, or lie in another binary package.")
+            throw Failure(
+                "object-not-found", "the package holds no ELF object.", at: "\(package) \(version)",
+                remedy: "Its programs may be scripts, or lie in another binary package.")
         }
         return input
     }
@@ -156,14 +164,16 @@ public struct BuildInput: Sendable {
             }
             return BuildInput(objects: [InputObject(path: String(mapping.path.drop { $0 == "/" }), bytes: bytes)])
         }
-        throw Failure("object-not-found", "the process has no such object mapped.", at: word, remedy: "fother ps --pid \(id) lists what it has.")
+        throw Failure(
+            "object-not-found", "the process has no such object mapped.", at: word, remedy: "fother ps --pid \(id) lists what it has.")
     }
 }
 
 extension BuildInput {
     /// CVE ids that the new package's changelog names between the two versions.
     public static func cves(_ old: BuildInput, _ new: BuildInput) -> [String] {
-        guard let a = old.version.flatMap(DebianVersion.init), let b = new.version.flatMap(DebianVersion.init), !new.changelog.isEmpty else { return [] }
+        guard let a = old.version.flatMap(DebianVersion.init), let b = new.version.flatMap(DebianVersion.init), !new.changelog.isEmpty
+        else { return [] }
         return DebianChangelog(new.changelog).cves(after: a, upTo: b).cves.map(\.description)
     }
 }

@@ -40,7 +40,8 @@ public struct PackageCache: Sendable {
         let isFresh = listsAge.map { $0 < Self.listsMaxAge } ?? false
         if !isFresh { try update() }
         func download() throws -> ChildOutput {
-            try ChildProcess.run(["apt-get"] + options + ["download", "\(package)=\(version)"], directory: archives, timeout: .seconds(300))
+            try ChildProcess.run(
+                ["apt-get"] + options + ["download", "\(package)=\(version)"], directory: archives, timeout: .seconds(300))
         }
         var result = try download()
         if !result.status.isSuccess, isFresh {
@@ -49,14 +50,18 @@ public struct PackageCache: Sendable {
         }
         if let path = known() { return path }
         let offered = (try? ChildProcess.run(["apt-cache"] + options.dropFirst() + ["madison", package]))?.outputText ?? ""
-        let versions = offered.split(separator: "\n").compactMap { $0.split(separator: "|").dropFirst().first.map { $0.filter { $0 != " " } } }
+        let versions = offered.split(separator: "\n").compactMap {
+            $0.split(separator: "|").dropFirst().first.map { $0.filter { $0 != " " } }
+        }
         throw Failure(
             "version-not-found", "the archives do not hold this version.", at: "\(package)=\(version)",
             remedy: versions.isEmpty ? "They hold no such package." : "They hold \(Set(versions).sorted().joined(separator: ", ")).")
     }
 
     private var listsAge: TimeInterval? {
-        guard let date = (try? FileManager.default.attributesOfItem(atPath: folder + "/lists/stamp"))?[.modificationDate] as? Date else { return nil }
+        guard let date = (try? FileManager.default.attributesOfItem(atPath: folder + "/lists/stamp"))?[.modificationDate] as? Date else {
+            return nil
+        }
         return Date().timeIntervalSince(date)
     }
 

@@ -7,8 +7,10 @@ struct DataComparison {
     /// Writable sections with initial contents are live state, or tables that old code reads. The loader's own are not compared.
     private static func sections(_ c: Comparison) -> [String] {
         func names(_ image: CodeImage) -> [String] {
-            image.file.sections.filter { $0.isAllocated && $0.isWritable && $0.hasBytes && $0.size > 0 && !$0.name.hasPrefix(".got") && $0.name != ".dynamic" }
-                .map(\.name)
+            image.file.sections.filter {
+                $0.isAllocated && $0.isWritable && $0.hasBytes && $0.size > 0 && !$0.name.hasPrefix(".got") && $0.name != ".dynamic"
+            }
+            .map(\.name)
         }
         return Set(names(c.old) + names(c.new)).sorted()
     }

@@ -28,7 +28,8 @@ struct Hooks {
             guard c.match.basis[n].map({ $0 <= .references }) ?? false else {
                 findings.append(
                     Finding(
-                        "unconfirmed-function", name, "it is known to be \(c.old.name(o)) of the old build only by \(c.match.basis[n] == .order ? "its place" : "likeness").",
+                        "unconfirmed-function", name,
+                        "it is known to be \(c.old.name(o)) of the old build only by \(c.match.basis[n] == .order ? "its place" : "likeness").",
                         remedy: "A build with symbols.", verdict: .refuse))
                 continue
             }
@@ -41,21 +42,27 @@ struct Hooks {
             if a.frame == nil, a.names.isEmpty {
                 findings.append(
                     Finding(
-                        "uncovered-code", name, "it changed, and no unwind data covers it.", remedy: "Install the fixed package and restart.",
+                        "uncovered-code", name, "it changed, and no unwind data covers it.",
+                        remedy: "Install the fixed package and restart.",
                         verdict: .refuse))
             }
             switch PatchSite.find(in: a.instructions, size: a.size, roomAfter: a.roomAfter) {
             case .at(let offset):
                 sites[n] = offset
                 if let why = Self.unwritable(c.old, a.start + offset) {
-                    findings.append(Finding(why.code, name, why.sentence, remedy: "Install the fixed package and restart.", verdict: .refuse))
+                    findings.append(
+                        Finding(why.code, name, why.sentence, remedy: "Install the fixed package and restart.", verdict: .refuse))
                 }
             case .tooShort:
                 findings.append(
-                    Finding("function-too-short", name, "it is \(a.size) bytes long: no room for a jump.", remedy: "Install the fixed package and restart.", verdict: .refuse))
+                    Finding(
+                        "function-too-short", name, "it is \(a.size) bytes long: no room for a jump.",
+                        remedy: "Install the fixed package and restart.", verdict: .refuse))
             case .branchesInto(let offset):
                 findings.append(
-                    Finding("site-branched-into", name, "the branch at +\(hex(offset)) goes into the bytes the jump would take.", remedy: "Install the fixed package and restart.", verdict: .refuse))
+                    Finding(
+                        "site-branched-into", name, "the branch at +\(hex(offset)) goes into the bytes the jump would take.",
+                        remedy: "Install the fixed package and restart.", verdict: .refuse))
             }
             // Who calls through a pointer passes what the type of the pointer says; old objects hold such pointers.
             if taken, before.arguments(o) != after.arguments(n) {
@@ -71,7 +78,8 @@ struct Hooks {
         for f in c.old.functions where c.match.newOf[f.index] == nil && (oldTaken.contains(f.index) || f.isExported) {
             findings.append(
                 Finding(
-                    "removed-function", c.old.name(f.index), "the new build has no such function, and something outside the patch may still call it.",
+                    "removed-function", c.old.name(f.index),
+                    "the new build has no such function, and something outside the patch may still call it.",
                     remedy: "Install the fixed package and restart.", verdict: .refuse))
         }
     }
@@ -82,7 +90,9 @@ struct Hooks {
             return ("site-straddles-page", "its entry lies across a page boundary, where the jump cannot be written in one piece.")
         }
         let place = RuntimeAddress(site.value)
-        let code = image.file.read(site, Replacement.siteBytes) ?? image.file.read(site, image.file.section(at: site).map { min(Replacement.siteBytes, $0.end - site) } ?? 0)
+        let code =
+            image.file.read(site, Replacement.siteBytes)
+            ?? image.file.read(site, image.file.section(at: site).map { min(Replacement.siteBytes, $0.end - site) } ?? 0)
         guard let code, MovedInstructions(Array(code), covering: Jump.length, from: place, to: place + 0x10000) != nil else {
             return ("site-not-movable", "the instructions at its entry cannot be moved to make room for a jump.")
         }
@@ -97,7 +107,9 @@ struct Hooks {
             guard isConstructor || r.type == Relocation.irelative else { continue }
             if let f = image.target(of: r).flatMap(image.function) { result.insert(f) }
         }
-        for s in image.file.dynamicSymbols where s.kind == .indirectFunction && s.isDefined { if let f = image.function(at: s.value) { result.insert(f) } }
+        for s in image.file.dynamicSymbols where s.kind == .indirectFunction && s.isDefined {
+            if let f = image.function(at: s.value) { result.insert(f) }
+        }
         return result
     }
 

@@ -26,7 +26,8 @@ struct LayoutSignals {
                 if x.usesSegment, y.usesSegment, x.memory?.base == nil, x.memory?.displacement != y.memory?.displacement {
                     result.append(
                         Finding(
-                            "tls-changed", c.new.name(n), "it uses another place in thread-local storage.", remedy: remedy, verdict: .refuse))
+                            "tls-changed", c.new.name(n), "it uses another place in thread-local storage.", remedy: remedy, verdict: .refuse
+                        ))
                 }
                 if let p = x.memory, let q = y.memory, p.displacement != q.displacement, !isFrame(p), !x.usesSegment {
                     shifted += 1
@@ -50,7 +51,9 @@ struct LayoutSignals {
                     "\(displacementOnly.count) function\(displacementOnly.count == 1 ? "" : "s") differ only in distances inside structures (\(names)).",
                     remedy: remedy, verdict: displacementOnly.count >= 3 ? .refuse : .review))
         }
-        if let (shift, functions) = shifts.filter({ $0.value.count >= 2 }).max(by: { ($0.value.count, $1.key[0]) < ($1.value.count, $0.key[0]) }) {
+        if let (shift, functions) = shifts.filter({ $0.value.count >= 2 }).max(by: {
+            ($0.value.count, $1.key[0]) < ($1.value.count, $0.key[0])
+        }) {
             let names = functions.sorted().prefix(3).map { c.new.name($0) }.joined(separator: ", ")
             result.append(
                 Finding(
@@ -107,7 +110,8 @@ struct LayoutSignals {
 
     static func isAllocator(_ name: String) -> Bool {
         let base = name.prefix { $0 != "@" }.lowercased()
-        return base.contains("alloc") || base.contains("memdup") || base.hasPrefix("_znw") || base.hasPrefix("_zna") || base.hasPrefix("obstack")
+        return base.contains("alloc") || base.contains("memdup") || base.hasPrefix("_znw") || base.hasPrefix("_zna")
+            || base.hasPrefix("obstack")
     }
 
     /// A distance inside a structure that no old function near the moved one ever used may be a field that is new.

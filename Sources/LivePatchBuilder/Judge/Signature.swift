@@ -53,7 +53,9 @@ struct Signature {
                 let target = i.branchTarget
                 let inside = target.flatMap { at[$0] }
                 func callee() -> UInt32 {
-                    guard let target, let g = image.function(at: f.start + target), image.functions[g].start == f.start + target else { return 0 }
+                    guard let target, let g = image.function(at: f.start + target), image.functions[g].start == f.start + target else {
+                        return 0
+                    }
                     return known[g]
                 }
                 switch i.flow {

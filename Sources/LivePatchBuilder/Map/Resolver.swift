@@ -55,7 +55,9 @@ struct Resolver {
             guard let (destination, offset, evidence) = resolve(r, in: n) else { continue }
             // A one-byte branch can reach a jump behind the function, if the function is short enough.
             if r.fieldSize != 4, f.size + 5 * f.references.count - r.end > 127 {
-                refuse("short-branch", n, "a one-byte branch leaves the function, and its end is too far for a longer one.", "Install the fixed package and restart.")
+                refuse(
+                    "short-branch", n, "a one-byte branch leaves the function, and its end is too far for a longer one.",
+                    "Install the fixed package and restart.")
                 continue
             }
             result.append(Resolved(reference: r, destination: destination, offset: offset, evidence: evidence))
@@ -109,7 +111,9 @@ struct Resolver {
             return (.moved(g, offset: offset), 0, .moved)
         }
         guard let o = c.match.oldOf[g] else {
-            refuse("unresolved-reference", n, "it goes to \(name), which the old build does not have.", "Report this: the function should be in the patch.")
+            refuse(
+                "unresolved-reference", n, "it goes to \(name), which the old build does not have.",
+                "Report this: the function should be in the patch.")
             return nil
         }
         guard c.match.basis[g] != .similarity else {
@@ -149,7 +153,9 @@ struct Resolver {
             if let slot = c.old.slotByKey[key] { return (.old(slot, "got." + symbol), 0, .got) }
             // A lazily bound slot is right for calls through it, not for taking the address.
             let flow = c.new.functions[n].instructions[r.instruction].flow
-            if flow == .call || flow == .jump, let slot = c.old.slotByKey[.jumpSlot(symbol)] { return (.old(slot, "got." + symbol), 0, .got) }
+            if flow == .call || flow == .jump, let slot = c.old.slotByKey[.jumpSlot(symbol)] {
+                return (.old(slot, "got." + symbol), 0, .got)
+            }
         case .jumpSlot(let symbol):
             if let slot = c.old.slotByKey[key] ?? c.old.slotByKey[.symbol(symbol)] { return (.old(slot, "got." + symbol), 0, .got) }
         }
@@ -183,7 +189,9 @@ struct Resolver {
         }
         let answer = resolveReadOnly(r, section, n)
         if answer != nil, c.newData.tables[r.target] == nil, looksLikeJumpTable(r, n) {
-            refuse("computed-jump", n, "it seems to jump through a table at \(r.target) in a way that is not understood.", "Install the fixed package and restart.")
+            refuse(
+                "computed-jump", n, "it seems to jump through a table at \(r.target) in a way that is not understood.",
+                "Install the fixed package and restart.")
             return nil
         }
         return answer
@@ -193,7 +201,9 @@ struct Resolver {
     /// code can use, whatever else it looks like.
     private func looksLikeJumpTable(_ r: Reference, _ n: Int) -> Bool {
         let f = c.new.functions[n]
-        guard r.kind == .address, f.instructions.contains(where: { $0.flow == .jump && $0.isIndirect && $0.ripRelative == nil }) else { return false }
+        guard r.kind == .address, f.instructions.contains(where: { $0.flow == .jump && $0.isIndirect && $0.ripRelative == nil }) else {
+            return false
+        }
         return (0..<2).allSatisfy { i in
             guard let raw = c.new.file.read(r.target + i * 4, 4) else { return false }
             let distance = Int(Int32(bitPattern: raw.reversed().reduce(UInt32(0)) { $0 << 8 | UInt32($1) }))
@@ -225,7 +235,8 @@ struct Resolver {
         }
         let voters = c.map.votes[a].map { " (\($0.values.map(\.count).max() ?? 0) unchanged function refers to it)" } ?? ""
         refuse(
-            "unproved-data", n, "it refers to data at \(section.name)+\(hex(a - section.address)); what that is in the old build is not proved\(voters).",
+            "unproved-data", n,
+            "it refers to data at \(section.name)+\(hex(a - section.address)); what that is in the old build is not proved\(voters).",
             "A build with symbols or debug information.")
         return nil
     }
@@ -267,7 +278,9 @@ struct Resolver {
         let (below, above) = c.map.neighbours(a)
         if let below, let above, below.new - below.old == above.new - above.old {
             let there = a + (below.old - below.new)
-            if c.old.file.section(at: there)?.name == section.name, c.old.file.read(there, size) == bytes { return (.old(there, "data"), 0, .interval) }
+            if c.old.file.section(at: there)?.name == section.name, c.old.file.read(there, size) == bytes {
+                return (.old(there, "data"), 0, .interval)
+            }
         }
         if size >= 4, let there = sameContent(bytes, section.name) { return (.old(there, "data"), 0, .content) }
         guard size <= Self.copyMax else {

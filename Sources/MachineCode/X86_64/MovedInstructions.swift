@@ -25,7 +25,9 @@ public struct MovedInstructions: Sendable, Equatable {
                 let start = bytes.count
                 bytes += original
                 guard let distance = Int32(exactly: (end + field.distance) - (new + bytes.count)) else { return nil }
-                for k in 0..<4 { bytes[start + field.offset + k] = UInt8(truncatingIfNeeded: UInt32(bitPattern: distance) >> UInt32(8 * k)) }
+                for k in 0..<4 {
+                    bytes[start + field.offset + k] = UInt8(truncatingIfNeeded: UInt32(bitPattern: distance) >> UInt32(8 * k))
+                }
             } else {
                 bytes += original
             }

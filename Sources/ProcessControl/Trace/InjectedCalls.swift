@@ -26,12 +26,15 @@ extension Tracer {
                 "no-slack", "no object in it has \(stub.bytes.count) unused bytes behind its code.", at: "\(process)",
                 remedy: "Restart it with the fixed package.")
         }
-        let site = CallSite(process: process, memory: memory, maps: maps, stub: stub, address: room, calls: calls,
-                            busy: try CallRoom.occupied(in: maps, of: memory))
+        let site = CallSite(
+            process: process, memory: memory, maps: maps, stub: stub, address: room, calls: calls,
+            busy: try CallRoom.occupied(in: maps, of: memory))
         try memory.write(stub.bytes, at: room)
         let outcome: CallSite.Outcome
         do {
-            guard try memory.read(at: room, count: stub.bytes.count) == stub.bytes else { throw site.failure("no-slack", "its code cannot be written.") }
+            guard try memory.read(at: room, count: stub.bytes.count) == stub.bytes else {
+                throw site.failure("no-slack", "its code cannot be written.")
+            }
             outcome = try site.callInSomeThread(within: timeout)
         } catch let error as CallSite.Abandoned {
             // A thread may still be on its way through the stub: it stays.
@@ -47,7 +50,9 @@ extension Tracer {
         let after = try process.mappings()
         // Later calls may have changed what earlier ones made.
         for (i, call) in calls.enumerated() where !calls[(i + 1)...].contains(where: { $0.range.overlaps(call.range) }) {
-            guard call.isDone(in: after) else { throw site.failure("call-failed", "\(call.name) reported success, but the map does not show it.") }
+            guard call.isDone(in: after) else {
+                throw site.failure("call-failed", "\(call.name) reported success, but the map does not show it.")
+            }
         }
     }
 }
@@ -131,12 +136,15 @@ private struct CallSite: Sendable {
         }
         if error != 0 {
             if status?.seccomp != ProcessStatus.Seccomp.none, status?.isEnded == false, status?.tracer == nil {
-                return .unsuitable(failure(
-                    "seccomp", "thread \(thread) has a seccomp filter that cannot be suspended from here.",
-                    "Run fother as root and without a seccomp filter of its own; systemd's sandbox options install one."))
+                return .unsuitable(
+                    failure(
+                        "seccomp", "thread \(thread) has a seccomp filter that cannot be suspended from here.",
+                        "Run fother as root and without a seccomp filter of its own; systemd's sandbox options install one."))
             }
             // Says why; nothing was attached.
-            guard try seize(thread, of: process, status: status) else { return .unsuitable(failure("no-thread-for-call", "thread \(thread) has ended.")) }
+            guard try seize(thread, of: process, status: status) else {
+                return .unsuitable(failure("no-thread-for-call", "thread \(thread) has ended."))
+            }
             return .unsuitable(failure("no-thread-for-call", "thread \(thread) could be attached only at the second attempt."))
         }
         let pending = deadline - fother_now()
@@ -176,7 +184,9 @@ private struct CallSite: Sendable {
         var borrowed = original
         borrowed.rsp = original.rsp &- UInt64(CallStub.stackBytes)
         borrowed.rip = (address + stub.entry).value
-        do { try memory.write((0..<8).map { UInt8(truncatingIfNeeded: original.rip >> UInt64(8 * $0)) }, at: RuntimeAddress(borrowed.rsp)) } catch {
+        do {
+            try memory.write((0..<8).map { UInt8(truncatingIfNeeded: original.rip >> UInt64(8 * $0)) }, at: RuntimeAddress(borrowed.rsp))
+        } catch {
             _ = fother_detach(thread.value, 0)
             return .unsuitable(error)
         }
@@ -254,9 +264,10 @@ private struct CallSite: Sendable {
     }
 
     private func abandoned(_ thread: ThreadID) -> Abandoned {
-        Abandoned(failure: failure(
-            "call-timeout", "thread \(thread) took a call and did not make it in time.",
-            "It is harmless: the call is made when the thread runs again. Try again later."))
+        Abandoned(
+            failure: failure(
+                "call-timeout", "thread \(thread) took a call and did not make it in time.",
+                "It is harmless: the call is made when the thread runs again. Try again later."))
     }
 
     func failed(_ call: SystemCall, _ result: Int64) -> Failure {

@@ -66,7 +66,8 @@ func onOwnThread<Value>(_ body: () throws -> Value) throws -> Value {
             Unmanaged.passUnretained(job).toOpaque())
         withExtendedLifetime(job) {}
         guard error == 0 else {
-            throw Failure("no-thread", "no thread can be started: \(Errno(error).text).", remedy: "Raise the limit of processes (ulimit -u).")
+            throw Failure(
+                "no-thread", "no thread can be started: \(Errno(error).text).", remedy: "Raise the limit of processes (ulimit -u).")
         }
     }
     guard let result else { throw Failure("no-thread", "the tracer's thread did not run.") }

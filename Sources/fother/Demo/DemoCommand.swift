@@ -71,14 +71,18 @@ struct DemoCommand: ParsableCommand {
         let patch = try LivePatch(parsing: bytes, name: "demo.fother")
         story.step("derive", "a patch from the two stripped builds, \(manifest.buildID.prefix(8)) to \(manifest.newBuildID.prefix(8))")
         story.detail("\(counts.newFunctions) functions: \(counts.same) the same, \(counts.changed) changed, \(counts.added) added")
-        story.detail("\(manifest.references.values.reduce(0, +)) references proved; verdict \(manifest.verdict.rawValue); \(bytes.count) bytes, id \(patch.id.short)")
+        story.detail(
+            "\(manifest.references.values.reduce(0, +)) references proved; verdict \(manifest.verdict.rawValue); \(bytes.count) bytes, id \(patch.id.short)"
+        )
         return patch
     }
 
     private func visit(_ service: DemoService, _ story: Story) throws {
         let (requests, errors) = try service.aliceCounts()
         let interruptions = try service.interruptions()
-        guard errors == 0, interruptions == 0 else { throw failed("alice saw \(errors) errors, the service \(interruptions) interrupted waits") }
+        guard errors == 0, interruptions == 0 else {
+            throw failed("alice saw \(errors) errors, the service \(interruptions) interrupted waits")
+        }
         story.step("alice", "\(requests) requests in her one session, no error; the service's waits were never interrupted")
     }
 

@@ -28,7 +28,10 @@ final class DemoService {
             _ = try ChildProcess.runChecked(["strip", "--strip-unneeded", output])
         }
         _ = try ChildProcess.runChecked(
-            ["gcc", "-O2", "-o", path("guestbook"), sources + "/guestbook.c", path("old", Self.library), "-pthread", "-Wl,-rpath,$ORIGIN/old"])
+            [
+                "gcc", "-O2", "-o", path("guestbook"), sources + "/guestbook.c", path("old", Self.library), "-pthread",
+                "-Wl,-rpath,$ORIGIN/old",
+            ])
         _ = try ChildProcess.runChecked(["strip", path("guestbook")])
         _ = try ChildProcess.runChecked(["gcc", "-O2", "-o", path("visitor"), sources + "/visitor.c"])
     }
