@@ -57,6 +57,7 @@ let package = Package(
         .testTarget(
             name: "LivePatchApplierTests", dependencies: ["ELF", "ProcessControl", "LivePatch", "LivePatchBuilder", "LivePatchApplier"],
             exclude: ["Fixtures"], swiftSettings: strict),
+        tests("SystemTests", ["ELF", "ProcessControl", "LivePatch", "LivePatchBuilder", "LivePatchApplier"]),
         .testTarget(
             name: "CorpusTests", dependencies: ["ELF", "ProcessControl", "fother"], exclude: ["Fixtures"], swiftSettings: strict),
         tests("LivePatchBuilderTests", ["ELF", "MachineCode", "ProcessControl", "LivePatch", "LivePatchBuilder"]),

@@ -54,6 +54,8 @@ public struct StoppedProcess: ~Copyable {
 
     /// Prepares; nothing is attached yet.
     static func prepare(_ process: ProcessHandle) throws(Failure) -> StoppedProcess {
+        let status = try process.status()
+        guard !status.isKernelThread else { throw Failure("kernel-thread", "it is a kernel thread.", at: "\(process)") }
         let memory = try process.memory()
         let task: Descriptor
         do { task = try Descriptor(opening: "task", in: process.directory, flags: O_RDONLY | O_DIRECTORY) } catch {

@@ -1,0 +1,64 @@
+// The program that is patched in these tests, compiled by gcc as distributions do, and the patch for its library.
+
+import ELF
+import Foundation
+import LivePatch
+import LivePatchBuilder
+import ProcessControl
+
+/// libtarget.so in two builds and the program that uses the old one, in a folder that goes with this value.
+final class Fixture: Sendable {
+    static let sources = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+        .deletingLastPathComponent().deletingLastPathComponent().appendingPathComponent("Fixtures/targets").path
+
+    let folder: String
+    let program: String
+    /// The same program without a loader or libraries: there is no libc.so to lean on.
+    let staticProgram: String
+    let patch: LivePatch
+    let patchPath: String
+
+    static func get() throws -> Fixture { try shared.get() }
+    private static let shared = Result { try Fixture() }
+
+    private init() throws {
+        folder = FileManager.default.temporaryDirectory.appendingPathComponent("fother-targets-\(UUID().uuidString)").path
+        // Tests end with exit(), which runs no deinit.
+        let remove = folder
+        atexitRemovals.withLock { $0.append(remove) }
+        let common = [
+            "-O2", "-Wall", "-Wextra", "-Werror", "-fstack-protector-strong", "-pthread", "-Wl,--build-id", "-s", "-I", Self.sources,
+        ]
+        for (side, define) in [("old", []), ("new", ["-DFIXED"])] {
+            try FileManager.default.createDirectory(atPath: folder + "/" + side, withIntermediateDirectories: true)
+            _ = try ChildProcess.runChecked(
+                ["gcc"] + common + define + ["-shared", "-fPIC", "-o", folder + "/\(side)/libtarget.so", Self.sources + "/target.c"])
+        }
+        program = folder + "/old/victim"
+        _ = try ChildProcess.runChecked(
+            ["gcc"] + common + ["-o", program, Self.sources + "/victim.c", "-L", folder + "/old", "-ltarget", "-Wl,-rpath,$ORIGIN"])
+        staticProgram = folder + "/static-victim"
+        _ = try ChildProcess.runChecked(
+            ["gcc"] + common + ["-static", "-o", staticProgram, Self.sources + "/victim.c", Self.sources + "/target.c"])
+        let result = try build(
+            old: RegularFile.read(folder + "/old/libtarget.so"), new: RegularFile.read(folder + "/new/libtarget.so"),
+            BuildContext(object: "libtarget.so"))
+        guard case .patch(let file) = result.outcome else {
+            throw Failure("fixture", "no patch: \(result.manifest.findings.map(\.key))")
+        }
+        patchPath = folder + "/target.fother"
+        try Data(file).write(to: URL(fileURLWithPath: patchPath))
+        patch = try LivePatch(parsing: file, name: patchPath)
+    }
+}
+
+private let atexitRemovals: Removals = {
+    atexit { for folder in atexitRemovals.withLock({ $0 }) { try? FileManager.default.removeItem(atPath: folder) } }
+    return Removals()
+}()
+
+private final class Removals: @unchecked Sendable {
+    private var folders: [String] = []
+    private let lock = NSLock()
+    func withLock<R>(_ body: (inout [String]) -> R) -> R { lock.withLock { body(&folders) } }
+}
