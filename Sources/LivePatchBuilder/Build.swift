@@ -138,6 +138,7 @@ private func derive(_ comparison: Comparison, _ manifest: Manifest) throws(Failu
     var findings = resolver.findings + hooks.findings + writer.findings
     findings += LayoutSignals.findings(comparison, moved)
     findings += DataComparison.findings(comparison, fresh: resolver.freshAddresses)
+    findings += ReadOnlyComparison.findings(comparison, moved)
     let statistics = statistics(comparison, moved)
     if moved.functions.isEmpty, findings.isEmpty {
         manifest.verdict = .pass

@@ -33,6 +33,9 @@ struct Comparison: Sendable {
     private(set) var relation: [Relation]
     private(set) var map = AddressMap()
     private(set) var conflicts: [Conflict] = []
+    /// Unchanged functions that use a loader-filled word for a thread-local variable, or a place in thread-local storage.
+    private(set) var threadVotes: [SlotKey: Set<Int>] = [:]
+    private(set) var threadPlaces: [Int: Set<Int>] = [:]
 
     init(_ old: CodeImage, _ new: CodeImage) {
         self.old = old
@@ -105,8 +108,16 @@ struct Comparison: Sendable {
 
     private mutating func collectVotes() {
         map = AddressMap()
+        threadVotes = [:]
+        threadPlaces = [:]
         for n in relation.indices where mayVote(n) {
             guard let o = match.oldOf[n] else { continue }
+            for r in new.functions[n].references {
+                if case .slot(let key) = new.place(r.target) { threadVotes[key, default: []].insert(n) }
+            }
+            for i in new.functions[n].instructions where i.usesSegment && i.memory?.base == nil {
+                if let m = i.memory { threadPlaces[m.displacement, default: []].insert(n) }
+            }
             for (a, b) in zip(old.functions[o].references, new.functions[n].references) where !b.kind.isBranch {
                 let x = old.place(a.target), y = new.place(b.target)
                 // The end of a section is no object, even where one begins in the other build.
@@ -114,11 +125,16 @@ struct Comparison: Sendable {
                 map.vote(b.target, is: a.target, by: n)
             }
         }
-        // Pointers in corresponding data testify too: the loader will put them there.
+        // Pointers in corresponding data testify too, where at least two say the same and none speaks against it: one alone may
+        // have been changed to point elsewhere.
+        var pointers: [LinkAddress: [LinkAddress: Int]] = [:]
         for r in new.file.relocations where r.type == Relocation.relative {
             guard let there = provedOld(r.address), let s = old.relocationAt[there], s.type == Relocation.relative else { continue }
             let a = LinkAddress(UInt64(bitPattern: s.addend)), b = LinkAddress(UInt64(bitPattern: r.addend))
-            if isData(old.place(a)), isData(new.place(b)), map.votes[b] == nil { map.prove(b, is: a) }
+            if isData(old.place(a)), isData(new.place(b)), map.votes[b] == nil { pointers[b, default: [:]][a, default: 0] += 1 }
+        }
+        for (b, candidates) in pointers {
+            if candidates.count == 1, let (a, count) = candidates.first, count >= 2, sameReadOnly(a, b) { map.prove(b, is: a) }
         }
         map.close()
     }
@@ -206,7 +222,7 @@ struct Comparison: Sendable {
             return match.newOf[f] == g && (i == 0 && j == 0 || i == j && relation[g].isKept)
         case (.plt(let a), .plt(let b)): return samePLT(a, b)
         case (.data, .data), (.nowhere, .nowhere), (.data, .nowhere), (.nowhere, .data):
-            if let there = oldBySymbol(y) ?? map.majority(y) ?? map.relocated[y] { return there == x }
+            if let there = oldBySymbol(y) ?? map.majority(y) { return there == x && sameReadOnly(x, y) }
             guard let s = new.file.section(at: y), let t = old.file.section(at: x), s.name == t.name else { return false }
             if !s.isWritable { return sameReadOnly(x, y) }
             // Writable and unknown: the same distance from the section's start is all that can be asked of a mere comparison.

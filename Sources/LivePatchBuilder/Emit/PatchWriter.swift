@@ -5,8 +5,8 @@ import LivePatch
 import MachineCode
 
 struct PatchWriter {
-    /// Bytes before a copied object that come along: code may form an address a little below an array's first element.
-    static let copyMargin = 64
+    /// Bytes before a copied object that come along: code may form an address below an array's first element.
+    static let copyMargin = 1024
 
     private let c: Comparison
     private let moved: MovedCode
@@ -83,14 +83,25 @@ struct PatchWriter {
             default: break
             }
         }
+        // Windows that overlap are one: nothing is copied twice, and distances inside stay what they are.
+        var windows: [Range<LinkAddress>] = []
         for (a, size) in sizes.sorted(by: { $0.key < $1.key }) {
-            guard let section = c.new.file.section(at: a) else { continue }
-            let isString = c.new.file.read(a, size)?.firstIndex(of: 0) != nil && section.flags & 0x20 != 0
-            let margin = isString ? 0 : min(Self.copyMargin, a - section.address)
+            guard let section = c.new.file.section(at: a), let bytes = c.new.file.read(a, size) else { continue }
+            let isLiteral = ReadOnlyComparison.literal(bytes) != nil
+            let from = isLiteral ? a : a + -min(Self.copyMargin, a - section.address)
+            let window = from..<a + size
+            if let last = windows.last, last.upperBound >= window.lowerBound {
+                windows[windows.count - 1] = last.lowerBound..<max(last.upperBound, window.upperBound)
+            } else {
+                windows.append(window)
+            }
+        }
+        for window in windows {
             // The same position within 64 bytes as in the new build, so that aligned loads stay aligned.
-            while contents[.readOnly].count % 64 != Int((a.value &- UInt64(margin)) % 64) { contents[.readOnly].append(0) }
-            copies[a] = (contents[.readOnly].count + margin, size)
-            contents[.readOnly] += c.new.file.read(a + -margin, size + margin) ?? []
+            while contents[.readOnly].count % 64 != Int(window.lowerBound.value % 64) { contents[.readOnly].append(0) }
+            let start = contents[.readOnly].count
+            contents[.readOnly] += c.new.file.read(window.lowerBound, window.upperBound - window.lowerBound) ?? []
+            for (a, size) in sizes where window.contains(a) { copies[a] = (start + (a - window.lowerBound), size) }
         }
         for (a, size) in freshSizes.sorted(by: { $0.key < $1.key }) {
             guard let section = c.new.file.section(at: a) else { continue }

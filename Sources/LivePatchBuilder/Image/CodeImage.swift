@@ -66,7 +66,8 @@ enum SlotKey: Hashable, Sendable {
     case relative(LinkAddress)
     case indirect(LinkAddress)
     case threadOffset(String, Int64)
-    case threadModule(String)
+    /// Symbol, and the offset that the next word holds for local variables.
+    case threadModule(String, UInt64)
     case other(UInt32, String, Int64)
 }
 
@@ -179,7 +180,9 @@ struct CodeImage: Sendable {
         case Relocation.relative: return .relative(LinkAddress(UInt64(bitPattern: r.addend)))
         case Relocation.irelative: return .indirect(LinkAddress(UInt64(bitPattern: r.addend)))
         case Relocation.tpoff64: return .threadOffset(symbol, r.addend)
-        case Relocation.dtpmod64: return .threadModule(symbol)
+        case Relocation.dtpmod64:
+            let next = r.address + 8
+            return .threadModule(symbol, relocationAt[next] == nil ? file.u64(at: next) ?? 0 : 0)
         default: return .other(r.type, symbol, r.addend)
         }
     }
@@ -196,6 +199,23 @@ struct CodeImage: Sendable {
         take(file.entry)
         return result
     }
+
+    /// What the last instruction that is not padding does; nil for code that is not understood.
+    func lastFlow(_ index: Int) -> Instruction.Flow? {
+        let f = functions[index]
+        return f.undecodedAt == nil ? f.instructions.last { !$0.isPadding }?.flow : nil
+    }
+
+    /// Control can run past the function's end into whatever follows.
+    func fallsThrough(_ index: Int) -> Bool {
+        switch lastFlow(index) {
+        case .next, .conditional: true
+        default: false
+        }
+    }
+
+    /// The object takes part in exception handling: a callee may throw through any of its frames.
+    var hasExceptions: Bool { unwind.common.contains { $0.personality } }
 
     // MARK: Building
 
@@ -237,8 +257,9 @@ struct CodeImage: Sendable {
             let contents = file.contents(section)
             var at = section.address
             func bytes(_ range: Range<LinkAddress>) -> ArraySlice<UInt8> {
-                let low = contents.startIndex + (range.lowerBound - section.address)
-                return contents[low..<low + (range.upperBound - range.lowerBound)]
+                let from = range.lowerBound - section.address, to = range.upperBound - section.address
+                guard from >= 0, from <= to, to <= contents.count else { return [] }
+                return contents[contents.startIndex + from..<contents.startIndex + to]
             }
             func addGap(to end: LinkAddress) -> Int {
                 guard at < end else { return 0 }

@@ -15,6 +15,10 @@ struct Hooks {
 
     init(_ c: Comparison, _ moved: MovedCode, oldTaken: Set<Int>) {
         let entered = Self.enteredFromOutside(c, moved)
+        // Code that stays and is not understood throughout may call anything.
+        let isUnclear = c.old.functions.contains { f in
+            f.undecodedAt != nil && !(c.match.newOf[f.index].map { moved.contains($0) } ?? false)
+        }
         let atStart = Self.runAtStart(c.old)
         let before = Signature(c.old), after = Signature(c.new)
         for n in moved.functions {
@@ -22,7 +26,7 @@ struct Hooks {
             guard let o = c.match.oldOf[n] else { continue }
             let a = c.old.functions[o], name = c.new.name(n)
             let taken = oldTaken.contains(o)
-            guard a.isExported || !a.names.isEmpty && c.match.basis[n] == .name || entered[o] != nil || taken else { continue }
+            guard a.isExported || !a.names.isEmpty && c.match.basis[n] == .name || entered[o] != nil || taken || isUnclear else { continue }
             hooked.insert(n)
             indexOf[name] = n
             guard c.match.basis[n].map({ $0 <= .references }) ?? false else {
@@ -124,6 +128,7 @@ struct Hooks {
                 continue
             }
             for r in f.references where r.kind.isBranch { if let g = c.old.function(at: r.target), g != f.index { result[g] = f.index } }
+            if c.old.fallsThrough(f.index), let g = c.old.function(at: f.end), g != f.index { result[g] = f.index }
         }
         return result
     }

@@ -31,6 +31,8 @@ struct Resolved: Sendable {
 struct Resolver {
     /// Copied objects of unknown end stop here.
     static let copyMax = 1 << 20
+    /// R_X86_64_TLSDESC.
+    static let tlsDescriptor: UInt32 = 36
 
     let c: Comparison
     let moved: MovedCode
@@ -51,6 +53,7 @@ struct Resolver {
     mutating func resolve(_ n: Int) -> [Resolved] {
         let f = c.new.functions[n]
         var result: [Resolved] = []
+        checkShape(n)
         for r in f.references {
             guard let (destination, offset, evidence) = resolve(r, in: n) else { continue }
             // A one-byte branch can reach a jump behind the function, if the function is short enough.
@@ -65,6 +68,44 @@ struct Resolver {
         return result
     }
 
+    /// Shapes of code that cannot be moved whole, whatever they refer to.
+    private mutating func checkShape(_ n: Int) {
+        let f = c.new.functions[n]
+        if c.new.fallsThrough(n) {
+            refuse("falls-through", n, "its last instruction runs on into what follows it.", "Install the fixed package and restart.")
+        }
+        for i in f.instructions where i.flow == .call {
+            if let target = i.branchTarget, target > 0, target < f.size {
+                refuse("data-in-code", n, "it calls into its own middle.", "Install the fixed package and restart.")
+            }
+        }
+        // fs:0x28 is the stack protector's; other direct places are the program's own thread-local variables.
+        for i in f.instructions
+        where i.usesSegment && i.memory?.base == nil && i.memory?.displacement != 0x28 && i.memory?.displacement != 0 {
+            if let m = i.memory, c.threadPlaces[m.displacement, default: []].count < 2 {
+                refuse(
+                    "thread-local", n,
+                    "it uses thread-local storage at \(m.displacement) directly; which variable that is in the old build is not proved.",
+                    "A build with symbols, or restart.")
+            }
+        }
+        guard let o = c.match.oldOf[n] else { return }
+        let old = c.old.functions[o]
+        let entries = c.old.file.dynamicSymbols.filter { $0.isDefined && $0.isFunction && $0.value > old.start && $0.value < old.end }.map(
+            \.name)
+        let pointed = c.old.pointedTo.contains { $0 > old.start && $0 < old.end }
+        if !entries.isEmpty || pointed {
+            refuse(
+                "second-entry", n, "the old function is entered in its middle\(entries.first.map { " (\($0))" } ?? ", through a pointer").",
+                "Install the fixed package and restart.")
+        }
+        if c.new.hasExceptions || c.old.hasExceptions, f.instructions.contains(where: { $0.flow == .call }) {
+            refuse(
+                "exception-data", n, "exceptions may pass through it, and patched code cannot yet let them.",
+                "Install the fixed package and restart.")
+        }
+    }
+
     mutating func note(_ finding: Finding) { if !findings.contains(finding) { findings.append(finding) } }
 
     mutating func refuse(_ code: String, _ n: Int, _ sentence: String, _ remedy: String) {
@@ -77,7 +118,19 @@ struct Resolver {
     private mutating func resolve(_ r: Reference, in n: Int) -> Answer? {
         if c.isItself, let answer = resolveToItself(r) { return answer }
         switch c.new.place(r.target) {
-        case .function(let g, let offset): return resolveCode(r, g, offset, n)
+        case .function(let g, let offset):
+            if !r.kind.isBranch, offset != 0 || g == n {
+                refuse(
+                    "data-in-code", n, "it forms the address of bytes inside code (\(r.target)), which need not move with it.",
+                    "Install the fixed package and restart.")
+                return nil
+            }
+            return resolveCode(r, g, offset, n)
+        case .slot where r.kind == .address:
+            refuse(
+                "got-relative", n, "it computes addresses from the global offset table's own, by distances that differ between builds.",
+                "Install the fixed package and restart.")
+            return nil
         case .plt(let key): return resolvePLT(key, n)
         case .slot(let key): return resolveSlot(key, r, n)
         case .data: return resolveData(r, n)
@@ -147,6 +200,15 @@ struct Resolver {
             } else if let there = c.provedOld(target), let slot = slots[.relative(there)], c.old.isGOT(slot) {
                 return (.old(slot, "got"), 0, .got)
             }
+        case .threadOffset("", _), .threadModule("", _), .other(Self.tlsDescriptor, "", _):
+            // Local variables have no name: only unchanged code can tell that this place is still the same variable.
+            if sameTLS, c.threadVotes[key, default: []].count >= 2, let slot = c.old.slotByKey[key], c.old.isGOT(slot) {
+                return (.old(slot, "got"), 0, .votes)
+            }
+            refuse(
+                "thread-local", n, "it uses a nameless thread-local variable; which one that is in the old build is not proved.",
+                "A build with symbols, or restart.")
+            return nil
         case .threadOffset, .threadModule, .other:
             if sameTLS, let slot = c.old.slotByKey[key], c.old.isGOT(slot) { return (.old(slot, "got"), 0, .got) }
         case .symbol(let symbol):
@@ -167,7 +229,7 @@ struct Resolver {
 
     private func describe(_ key: SlotKey) -> String {
         switch key {
-        case .symbol(let s), .jumpSlot(let s), .threadModule(let s): "the symbol \(s)"
+        case .symbol(let s), .jumpSlot(let s), .threadModule(let s, _): "the symbol \(s)"
         case .relative(let a), .indirect(let a): "the address \(a)"
         case .threadOffset(let s, let n): "thread-local \(s.isEmpty ? hex(n) : s)"
         case .other(let type, let s, _): "relocation type \(type) of \(s)"
@@ -183,6 +245,12 @@ struct Resolver {
 
     private mutating func resolveData(_ r: Reference, _ n: Int) -> Answer? {
         guard let section = c.new.file.section(at: r.target) else { return nil }
+        if r.kind == .address, section.name.hasPrefix(".got") {
+            refuse(
+                "got-relative", n, "it computes addresses from the global offset table's own, by distances that differ between builds.",
+                "Install the fixed package and restart.")
+            return nil
+        }
         if section.isWritable { return resolveWritable(r, section, n) }
         if c.newData.tables[r.target] != nil, c.new.functions[n].instructions[r.instruction].takesAddress {
             return (.table(r.target), 0, .table)
@@ -216,7 +284,17 @@ struct Resolver {
         let a = r.target
         if let there = c.oldBySymbol(a) { return (.old(there, c.new.objectAt[a]?.name ?? "data"), 0, .symbol) }
         switch c.map.answer(a) {
-        case .one(let there, let functions) where functions >= 2: return (.old(there, "data"), 0, .votes)
+        case .one(let there, let functions) where functions >= 2:
+            // An object whose address is taken may be used to its end: it must not have got longer.
+            let room = c.newData.next(after: a, in: c.new) - a, before = c.oldData.next(after: there, in: c.old) - there
+            if r.kind == .address, room > before + 32 {
+                refuse(
+                    "layout-data-grew", n,
+                    "the data at \(section.name)+\(hex(a - section.address)) has room for \(room) bytes, and had \(before).",
+                    "An object may have grown: a build with symbols or debug information would tell.")
+                return nil
+            }
+            return (.old(there, "data"), 0, .votes)
         case .conflict:
             refuse(
                 "conflicting-votes", n, "unchanged code disagrees about which old data \(a) is.",
@@ -275,19 +353,32 @@ struct Resolver {
             refuse("unresolved-reference", n, "read-only data at \(a) is not in the file.", "The file as its package ships it.")
             return nil
         }
+        // What stands for the object must be the same as far as code may reach through its address.
+        let reach = r.kind == .address ? Self.reach(c.new, a, section) : size
         let (below, above) = c.map.neighbours(a)
         if let below, let above, below.new - below.old == above.new - above.old {
             let there = a + (below.old - below.new)
-            if c.old.file.section(at: there)?.name == section.name, c.old.file.read(there, size) == bytes {
-                return (.old(there, "data"), 0, .interval)
-            }
+            if c.old.file.section(at: there)?.name == section.name, isSame(there, a, reach) { return (.old(there, "data"), 0, .interval) }
         }
-        if size >= 4, let there = sameContent(bytes, section.name) { return (.old(there, "data"), 0, .content) }
+        if size >= 4, let there = sameContent(bytes, section.name), isSame(there, a, reach) { return (.old(there, "data"), 0, .content) }
         guard size <= Self.copyMax else {
             refuse("unresolved-reference", n, "new read-only data at \(a) is larger than \(Self.copyMax) bytes.", "Nothing: restart.")
             return nil
         }
-        return (.copy(a, size: size), 0, .copied)
+        return (.copy(a, size: max(size, reach)), 0, .copied)
+    }
+
+    /// Bytes from `a` on that an address may lead to: a string up to its NUL, anything else as far as arrays go.
+    static func reach(_ image: CodeImage, _ a: LinkAddress, _ section: Section) -> Int {
+        let rest = min(ReadOnlyComparison.reach, section.end - a)
+        guard let bytes = image.file.read(a, rest) else { return 0 }
+        if let end = bytes.firstIndex(of: 0), ReadOnlyComparison.literal(bytes[...end]) != nil { return end - bytes.startIndex + 1 }
+        return rest
+    }
+
+    private func isSame(_ there: LinkAddress, _ a: LinkAddress, _ count: Int) -> Bool {
+        guard let x = c.old.file.read(there, count) else { return false }
+        return x == c.new.file.read(a, count)
     }
 
     /// How many bytes the reference may reach: the access itself, or up to the next thing that anybody refers to.
