@@ -5,6 +5,11 @@ import CLinux
 import ELF
 import Glibc
 
+/// Calls whose code is in the target and that nobody has made yet.
+public struct PreparedCalls: Sendable {
+    let site: CallSite
+}
+
 extension Tracer {
     /// Makes `calls` in order in one thread of `process`, each only if those before it worked; when a later one fails,
     /// a mapping made by the first is removed again. `maps` are the process's current ones. The results were read back
@@ -13,7 +18,21 @@ extension Tracer {
     /// Further failures: `no-slack` (no zero bytes behind the code of any object), `no-thread-for-call`,
     /// `seccomp`, `shadow-stack`, `call-failed`, `call-timeout`.
     public func perform(_ calls: [SystemCall], in process: ProcessHandle, maps: [Mapping], timeout: Duration = .seconds(2)) throws {
+        try perform(calls, in: process, maps: maps, timeout: timeout, only: nil)
+    }
+
+    /// `only`: in this thread or not at all.
+    func perform(
+        _ calls: [SystemCall], in process: ProcessHandle, maps: [Mapping], timeout: Duration = .seconds(2), only: ThreadID?
+    ) throws {
         guard !calls.isEmpty else { return }
+        let prepared = try prepare(calls, in: process, maps: maps)
+        try finish(prepared) { site in try site.callInSomeThread(within: timeout, only: only) }
+    }
+
+    /// Writes the code for `calls` into the running process; `StoppedProcess.perform` makes them while it stands still.
+    /// Must be followed by `perform` or `abandon`. Failures as for `perform`.
+    public func prepare(_ calls: [SystemCall], in process: ProcessHandle, maps: [Mapping]) throws(Failure) -> PreparedCalls {
         guard try !process.status().hasShadowStack else {
             throw Failure(
                 "shadow-stack", "it runs with a shadow stack, which forbids to borrow a thread.", at: "\(process)",
@@ -30,26 +49,31 @@ extension Tracer {
             process: process, memory: memory, maps: maps, stub: stub, address: room, calls: calls,
             busy: try CallRoom.occupied(in: maps, of: memory))
         try memory.write(stub.bytes, at: room)
+        guard try memory.read(at: room, count: stub.bytes.count) == stub.bytes else {
+            site.clear()
+            throw site.failure("no-slack", "its code cannot be written.")
+        }
+        return PreparedCalls(site: site)
+    }
+
+    /// Takes the code out again of calls that were not made.
+    public func abandon(_ prepared: PreparedCalls) { prepared.site.clear() }
+
+    fileprivate func finish(_ prepared: PreparedCalls, _ make: (CallSite) throws -> CallSite.Outcome) throws {
+        let site = prepared.site
         let outcome: CallSite.Outcome
-        do {
-            guard try memory.read(at: room, count: stub.bytes.count) == stub.bytes else {
-                throw site.failure("no-slack", "its code cannot be written.")
-            }
-            outcome = try site.callInSomeThread(within: timeout)
-        } catch let error as CallSite.Abandoned {
+        do { outcome = try make(site) } catch let error as CallSite.Abandoned {
             // A thread may still be on its way through the stub: it stays.
             throw error.failure
         } catch {
-            try? memory.write([UInt8](repeating: 0, count: stub.bytes.count), at: room)
+            site.clear()
             throw error
         }
-        if outcome.stubIsFree { try memory.write([UInt8](repeating: 0, count: stub.bytes.count), at: room) }
-        for (call, result) in zip(calls, outcome.results) where result != call.success {
-            throw site.failed(call, result)
-        }
-        let after = try process.mappings()
+        if outcome.stubIsFree { site.clear() }
+        for (call, result) in zip(site.calls, outcome.results) where result != call.success { throw site.failed(call, result) }
+        let after = try site.process.mappings()
         // Later calls may have changed what earlier ones made.
-        for (i, call) in calls.enumerated() where !calls[(i + 1)...].contains(where: { $0.range.overlaps(call.range) }) {
+        for (i, call) in site.calls.enumerated() where !site.calls[(i + 1)...].contains(where: { $0.range.overlaps(call.range) }) {
             guard call.isDone(in: after) else {
                 throw site.failure("call-failed", "\(call.name) reported success, but the map does not show it.")
             }
@@ -57,232 +81,16 @@ extension Tracer {
     }
 }
 
-/// One stub written into one process.
-private struct CallSite: Sendable {
-    let process: ProcessHandle
-    let memory: ProcessMemory
-    let maps: [Mapping]
-    let stub: CallStub
-    let address: RuntimeAddress
-    let calls: [SystemCall]
-    /// Rooms with other stubs in them.
-    let busy: [Range<RuntimeAddress>]
-
-    struct Outcome: Sendable {
-        var results: [Int64]
-        /// The thread is back where it was, and nothing can lead into the stub again.
-        var stubIsFree: Bool
-    }
-    enum Attempt: Sendable {
-        case done(Outcome)
-        case unsuitable(Failure)
-    }
-    /// The calls may still be made later.
-    struct Abandoned: Error { let failure: Failure }
-
-    /// Free stack that a thread must have below its stack pointer, in the mapping that holds it.
-    static let stackRoomBytes = 4096
-    static let candidatesMax = 64
-    /// Stops that are none of the stub's before the thread is left alone: it is in a signal handler.
-    static let foreignStopsMax = 1000
-
-    /// Asks one thread after the other, sleepers that nobody will miss first.
-    func callInSomeThread(within timeout: Duration) throws -> Outcome {
-        let deadline = fother_now() + timeout.nanoseconds
-        var reason = failure("no-thread-for-call", "it has no thread that can be borrowed.")
-        var round = 0
-        while true {
-            for thread in try candidates() {
-                let attempt = try onOwnThread { try call(in: thread, deadline) }
-                switch attempt {
-                case .done(let outcome): return outcome
-                case .unsuitable(let why): reason = why
-                }
-                if fother_now() >= deadline { throw reason }
+extension StoppedProcess {
+    /// Makes prepared calls in one of the stopped threads; the others stand still. The code is out of the process again
+    /// when this returns or throws, unless a thread may still be on its way through it. Failures as for `Tracer.perform`.
+    public func perform(_ prepared: PreparedCalls, timeout: Duration = .seconds(1)) throws {
+        try Tracer().finish(prepared) { site in
+            let deadline = fother_now() + timeout.nanoseconds
+            for thread in threads where thread.pendingSignal == 0 {
+                if let outcome = try site.borrow(thread.id, thread.registers, deadline) { return outcome }
             }
-            round += 1
-            if fother_now() >= deadline { throw reason }
-            Tracer().rest(round)
+            throw site.failure("no-thread-for-call", "it has no thread that can be borrowed.")
         }
-    }
-
-    private func candidates() throws(Failure) -> [ThreadID] {
-        var ranked: [(rank: Int, thread: ThreadID)] = []
-        for thread in try process.threads().prefix(Self.candidatesMax) {
-            ranked.append((Self.rank((try? process.activity(of: thread)) ?? .unknown), thread))
-        }
-        return ranked.sorted { ($0.rank, $0.thread) < ($1.rank, $1.thread) }.map(\.thread)
-    }
-
-    /// Lower is better. Sleepers that the kernel restarts exactly come first: nothing waits for them. Calls that return
-    /// EINTR on any interruption come last: if Fother is killed at the wrong moment, the program sees it.
-    static func rank(_ activity: ThreadActivity) -> Int {
-        switch activity {
-        case .inSystemCall(let number):
-            if number == 202 || number == 0 || number == 34 || number == 61 || number == 43 || number == 288 { return 0 }
-            if number == 7 || number == 23 || number == 35 || number == 230 || number == 270 || number == 271 { return 1 }
-            return SystemCallRestart.repeatable.contains(Int64(number)) ? 4 : 3
-        case .running: return 2
-        case .unknown: return 5
-        }
-    }
-
-    private func call(in thread: ThreadID, _ deadline: Int64) throws -> Attempt {
-        let status = try? process.status(of: thread)
-        // Without suspension a filter may kill the process for the call.
-        var error = fother_seize(thread.value, FOTHER_SUSPEND_SECCOMP)
-        if error == -EPERM || error == -EINVAL, status?.seccomp == ProcessStatus.Seccomp.none {
-            error = fother_seize(thread.value, 0)
-        }
-        if error != 0 {
-            if status?.seccomp != ProcessStatus.Seccomp.none, status?.isEnded == false, status?.tracer == nil {
-                return .unsuitable(
-                    failure(
-                        "seccomp", "thread \(thread) has a seccomp filter that cannot be suspended from here.",
-                        "Run fother as root and without a seccomp filter of its own; systemd's sandbox options install one."))
-            }
-            // Says why; nothing was attached.
-            guard try seize(thread, of: process, status: status) else {
-                return .unsuitable(failure("no-thread-for-call", "thread \(thread) has ended."))
-            }
-            return .unsuitable(failure("no-thread-for-call", "thread \(thread) could be attached only at the second attempt."))
-        }
-        let pending = deadline - fother_now()
-        _ = fother_alarm(max(pending, 1))
-        defer { _ = fother_alarm(0) }
-        _ = fother_interrupt(thread.value)
-        while true {
-            switch waitForStop(thread) {
-            case .ended: return .unsuitable(failure("no-thread-for-call", "thread \(thread) has ended."))
-            case .alarm:
-                if fother_now() >= deadline { return .unsuitable(failure("no-thread-for-call", "thread \(thread) did not stop in time.")) }
-                continue
-            case .signal(let signal):
-                // It has something more important to do first.
-                _ = fother_detach(thread.value, signal)
-                return .unsuitable(failure("no-thread-for-call", "thread \(thread) is handling signals."))
-            case .interrupted, .systemCall: break
-            }
-            break
-        }
-        guard var original = registers(of: thread) else {
-            return .unsuitable(failure("no-thread-for-call", "thread \(thread) has ended."))
-        }
-        let behindCall = (try? memory.read(at: RuntimeAddress(original.rip) + -2, count: 2)) == [0x0f, 0x05]
-        if behindCall,
-            let result = SystemCallRestart.correctedResult(
-                Int64(bitPattern: original.rax), of: Int64(bitPattern: original.orig_rax),
-                underFilter: status?.seccomp != ProcessStatus.Seccomp.none)
-        {
-            original.rax = UInt64(bitPattern: result)
-            _ = setRegisters(original, of: thread)
-        }
-        guard canBorrow(thread, original) else {
-            _ = fother_detach(thread.value, 0)
-            return .unsuitable(failure("no-thread-for-call", "thread \(thread) stands on a stack or in code that cannot be used."))
-        }
-        var borrowed = original
-        borrowed.rsp = original.rsp &- UInt64(CallStub.stackBytes)
-        borrowed.rip = (address + stub.entry).value
-        do {
-            try memory.write((0..<8).map { UInt8(truncatingIfNeeded: original.rip >> UInt64(8 * $0)) }, at: RuntimeAddress(borrowed.rsp))
-        } catch {
-            _ = fother_detach(thread.value, 0)
-            return .unsuitable(error)
-        }
-        guard setRegisters(borrowed, of: thread) else { return .unsuitable(failure("no-thread-for-call", "thread \(thread) has ended.")) }
-        return .done(try follow(thread, original, deadline))
-    }
-
-    /// Follows the thread from call to call, and puts it back where it was.
-    private func follow(_ thread: ThreadID, _ original: Registers, _ deadline: Int64) throws -> Outcome {
-        var results: [Int64] = []
-        var undone = false
-        var entered = false
-        var signal: Int32 = 0
-        var signalsDelivered = false
-        var foreignStops = 0
-        while true {
-            _ = fother_continue_to_syscall(thread.value, signal)
-            signal = 0
-            switch waitForStop(thread) {
-            case .ended: throw processFailure(Errno(-ESRCH), process.id, "")
-            case .alarm:
-                guard fother_now() >= deadline else { continue }
-                throw abandoned(thread)
-            case .interrupted: continue
-            case .signal(let number):
-                signal = number
-                signalsDelivered = true
-                continue
-            case .systemCall: break
-            }
-            guard let now = registers(of: thread) else { throw processFailure(Errno(-ESRCH), process.id, "") }
-            let expected = results.count < calls.count && !undone ? stub.callEnds[results.count] : stub.undoEnd
-            guard let expected, now.rip == (address + expected).value else {
-                foreignStops += 1
-                if foreignStops > Self.foreignStopsMax { throw abandoned(thread) }
-                continue
-            }
-            entered.toggle()
-            if entered { continue }
-            if undone { break }
-            let result = Int64(bitPattern: now.rax)
-            let call = calls[results.count]
-            results.append(result)
-            if result != call.success {
-                guard results.count > 1, stub.undoEnd != nil else { break }
-                undone = true
-            } else if results.count == calls.count {
-                break
-            }
-        }
-        if signalsDelivered {
-            // A handler may have run, and the kernel has decided what becomes of an interrupted call: only the stub
-            // knows that now, and brings the thread home.
-            _ = fother_detach(thread.value, 0)
-            return Outcome(results: results, stubIsFree: false)
-        }
-        let restored = setRegisters(original, of: thread)
-        // Makes the kernel look at the registers again, and so restart the call that `original` was blocked in.
-        _ = fother_interrupt(thread.value)
-        _ = fother_detach(thread.value, 0)
-        return Outcome(results: results, stubIsFree: restored)
-    }
-
-    /// It must run 64-bit code on the stack that it was given: nothing is known of the space below others.
-    private func canBorrow(_ thread: ThreadID, _ registers: Registers) -> Bool {
-        let (ip, sp) = (RuntimeAddress(registers.rip), RuntimeAddress(registers.rsp))
-        guard registers.cs == 0x33, !busy.contains(where: { $0.contains(ip) }), let stack = maps.mapping(at: sp),
-            stack.permissions.isSuperset(of: [.read, .write]), sp - stack.range.lowerBound >= Self.stackRoomBytes
-        else { return false }
-        return stack.path == "[stack]" || stack.range.contains(RuntimeAddress(registers.fs_base))
-    }
-
-    func failure(_ code: String, _ sentence: String, _ remedy: String = "Nothing was changed; try again later.") -> Failure {
-        Failure(code, sentence, at: "\(process)", remedy: remedy)
-    }
-
-    private func abandoned(_ thread: ThreadID) -> Abandoned {
-        Abandoned(
-            failure: failure(
-                "call-timeout", "thread \(thread) took a call and did not make it in time.",
-                "It is harmless: the call is made when the thread runs again. Try again later."))
-    }
-
-    func failed(_ call: SystemCall, _ result: Int64) -> Failure {
-        guard result < 0, result > -4096 else {
-            return failure("call-failed", "\(call.name) at \(call.range.lowerBound) returned \(hex(UInt64(bitPattern: result))) instead.")
-        }
-        let error = Errno(result)
-        let why =
-            switch error.code {
-            case ENOMEM: "It is at a limit of memory or of the number of mappings (vm.max_map_count, RLIMIT_AS, its cgroup)."
-            case EEXIST: "Something was mapped there in the meantime; try again."
-            case EACCES, EPERM: "A security module (SELinux execmem, PR_SET_MDWE) forbids it; restart it with the fixed package."
-            case EAGAIN: "It locks its memory and is at its limit (RLIMIT_MEMLOCK)."
-            default: "Nothing was changed."
-            }
-        return failure("call-failed", "\(call.name) at \(call.range.lowerBound) failed in it: \(error.text).", why)
     }
 }
