@@ -8,7 +8,7 @@ SECONDS_EACH ?= 600
 
 FOTHER = .build/release/fother
 
-.PHONY: help setup build run test check fuzz bench install clean
+.PHONY: help setup build run test check fuzz bench soak install clean
 
 help:
 	@echo "make run      set up, build, and watch a running service being patched (needs root)"
@@ -17,6 +17,7 @@ help:
 	@echo "make check    format, debug build, fast tests"
 	@echo "make fuzz     every parser of outside bytes, SECONDS_EACH=$(SECONDS_EACH) per target"
 	@echo "make bench    the pause a target sees, beside the bare floor of the same run"
+	@echo "make soak     redis and nginx patched under load, SECONDS_EACH=$(SECONDS_EACH) each (needs root)"
 	@echo "make install  to $(DESTDIR)$(PREFIX)"
 
 setup:
@@ -32,9 +33,9 @@ test: setup
 	$(SWIFT) test
 
 check: setup
-	$(SWIFT) format lint --strict --parallel --recursive Package.swift Sources Tests
+	$(SWIFT) format lint --strict --parallel --recursive Package.swift Sources Tests Fuzz Benchmarks
 	$(SWIFT) build --build-tests
-	$(SWIFT) test --skip-build --skip SystemTests
+	$(SWIFT) test --skip-build --skip SystemTests --skip CorpusTests --skip LivePatchApplierTests --skip ProgramTests
 
 fuzz: setup
 	scripts/fuzz $(SECONDS_EACH)
@@ -42,8 +43,12 @@ fuzz: setup
 bench: build
 	scripts/bench
 
+soak: build
+	scripts/soak $(SECONDS_EACH)
+
 install: build
 	install -D -m 0755 $(FOTHER) $(DESTDIR)$(PREFIX)/bin/fother
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/fother/demo Fixtures/demo/*
 
 clean:
 	rm -rf .build

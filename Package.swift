@@ -58,6 +58,7 @@ let package = Package(
             name: "LivePatchApplierTests", dependencies: ["ELF", "ProcessControl", "LivePatch", "LivePatchBuilder", "LivePatchApplier"],
             exclude: ["Fixtures"], swiftSettings: strict),
         tests("SystemTests", ["ELF", "ProcessControl", "LivePatch", "LivePatchBuilder", "LivePatchApplier"]),
+        tests("ProgramTests", ["ELF", "ProcessControl", "fother"]),
         .testTarget(
             name: "CorpusTests", dependencies: ["ELF", "ProcessControl", "fother"], exclude: ["Fixtures"], swiftSettings: strict),
         tests("LivePatchBuilderTests", ["ELF", "MachineCode", "ProcessControl", "LivePatch", "LivePatchBuilder"]),

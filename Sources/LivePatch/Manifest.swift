@@ -69,6 +69,8 @@ public struct Manifest: Codable, Equatable, Sendable {
     public var newVersion: String?
     /// CVE ids that the changelog names between the two versions, sorted.
     public var cves: [String]
+    /// False when the changelog does not reach back to the old version: then it may name too few. Nil without a changelog.
+    public var cvesAreComplete: Bool?
     public var verdict: BuildVerdict
     /// What the verdict rests on: `binary` means the two linked files and nothing else.
     public var evidence: [String]

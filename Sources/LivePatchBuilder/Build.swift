@@ -13,13 +13,19 @@ public struct BuildContext: Sendable {
     public var newVersion: String?
     /// CVE ids named in the changelog between the versions.
     public var cves: [String]
+    /// The changelog reaches back to the old version; nil without a changelog.
+    public var cvesAreComplete: Bool?
 
-    public init(object: String, package: String? = nil, oldVersion: String? = nil, newVersion: String? = nil, cves: [String] = []) {
+    public init(
+        object: String, package: String? = nil, oldVersion: String? = nil, newVersion: String? = nil, cves: [String] = [],
+        cvesAreComplete: Bool? = nil
+    ) {
         self.object = object
         self.package = package
         self.oldVersion = oldVersion
         self.newVersion = newVersion
         self.cves = cves
+        self.cvesAreComplete = cvesAreComplete
     }
 }
 
@@ -66,6 +72,7 @@ public func build(old oldBytes: [UInt8], new newBytes: [UInt8], _ context: Build
     manifest.oldVersion = context.oldVersion
     manifest.newVersion = context.newVersion
     manifest.cves = context.cves.sorted()
+    manifest.cvesAreComplete = context.cvesAreComplete
     manifest.evidence = ["binary"]
 
     let comparison = Comparison(try CodeImage(oldFile), try CodeImage(newFile))

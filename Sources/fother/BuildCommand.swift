@@ -58,7 +58,7 @@ struct BuildCommand: ParsableCommand {
                 b = try BuildInput.read(new, only: object, cache: cache)
             }
             let pairs = itself ? a.objects.map { (old: $0, new: $0) } : BuildInput.pairs(a, b).filter { $0.old.bytes != $0.new.bytes }
-            let cves = BuildInput.cves(a, b)
+            let changelog = itself ? nil : BuildInput.cves(a, b)
             var results: [Result] = []
             var files: [(Result, [UInt8])] = []
             for pair in pairs {
@@ -66,7 +66,8 @@ struct BuildCommand: ParsableCommand {
                 var result = Result(object: pair.old.path, outcome: "failed")
                 do {
                     let context = BuildContext(
-                        object: pair.old.path, package: a.package ?? b.package, oldVersion: a.version, newVersion: b.version, cves: cves)
+                        object: pair.old.path, package: a.package ?? b.package, oldVersion: a.version, newVersion: b.version,
+                        cves: changelog?.named ?? [], cvesAreComplete: changelog?.isComplete)
                     let built =
                         try itself
                         ? buildItself(pair.old.bytes, moving: choice, context) : build(old: pair.old.bytes, new: pair.new.bytes, context)
@@ -87,7 +88,7 @@ struct BuildCommand: ParsableCommand {
             }
             Output.progressDone()
             try write(files, &results)
-            if json { try Output.json(Report(results: results)) } else { show(results, a, b, cves) }
+            if json { try Output.json(Report(results: results)) } else { show(results, a, b, changelog) }
             let needsAction = results.contains { $0.outcome == "refused" || $0.outcome == "failed" || $0.manifest?.verdict == .review }
             return needsAction ? Exit.actionNeeded : Exit.done
         }
@@ -118,11 +119,16 @@ struct BuildCommand: ParsableCommand {
         (try? FileManager.default.attributesOfItem(atPath: path))?[.type] as? FileAttributeType == .typeDirectory
     }
 
-    private func show(_ results: [Result], _ a: BuildInput, _ b: BuildInput, _ cves: [String]) {
+    private func show(_ results: [Result], _ a: BuildInput, _ b: BuildInput, _ changelog: (named: [String], isComplete: Bool)?) {
         if let package = a.package ?? b.package, let from = a.version, let to = b.version {
             Output.line("\(Theme.strong(package))  \(from) -> \(to)")
         }
-        if !cves.isEmpty { Output.line("named in the changelog between them: \(cves.joined(separator: ", "))") }
+        if let changelog {
+            if !changelog.named.isEmpty { Output.line("named in the changelog between them: \(changelog.named.joined(separator: ", "))") }
+            if !changelog.isComplete {
+                Output.line(Theme.review("the changelog does not hold both versions: more may have been fixed than it names"))
+            }
+        }
         if results.isEmpty { Output.line("No object differs: there is nothing to patch.") }
         for result in results {
             Output.line()

@@ -36,6 +36,7 @@ struct InspectCommand: ParsableCommand {
         row("for build", m.buildID)
         row("code from", m.newBuildID)
         if !m.cves.isEmpty { row("names", m.cves.joined(separator: ", ")) }
+        if m.cvesAreComplete == false { row("", Theme.review("the changelog does not hold both versions: more may have been fixed")) }
         row(
             "verdict",
             (m.verdict == .pass ? Theme.good("pass") : Theme.review(m.verdict.rawValue))

@@ -170,10 +170,14 @@ public struct BuildInput: Sendable {
 }
 
 extension BuildInput {
-    /// CVE ids that the new package's changelog names between the two versions.
-    public static func cves(_ old: BuildInput, _ new: BuildInput) -> [String] {
+    /// CVE ids that the new package's changelog names between the two versions, and whether it reaches back to the old one:
+    /// where it does not, more may have been fixed than it names. Nil where there is no changelog.
+    public static func cves(_ old: BuildInput, _ new: BuildInput) -> (named: [String], isComplete: Bool)? {
         guard let a = old.version.flatMap(DebianVersion.init), let b = new.version.flatMap(DebianVersion.init), !new.changelog.isEmpty
-        else { return [] }
-        return DebianChangelog(new.changelog).cves(after: a, upTo: b).cves.map(\.description)
+        else {
+            return nil
+        }
+        let named = DebianChangelog(new.changelog).cves(after: a, upTo: b)
+        return (named.cves.map(\.description), named.reachesBothVersions)
     }
 }

@@ -1,0 +1,154 @@
+// The program as an operator and a script meet it: exit codes, the keys of its JSON, what it says when it declines.
+
+import ELF
+import Foundation
+import ProcessControl
+import Testing
+
+/// Two builds of a library whose change leaves one finding to a person: an allocation has another size.
+private final class Shop {
+    let folder = FileManager.default.temporaryDirectory.appendingPathComponent("fother-program-\(UUID().uuidString)").path
+    static let program = URL(fileURLWithPath: CommandLine.arguments[0]).deletingLastPathComponent().appendingPathComponent("fother").path
+
+    init() throws {
+        try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+        try library("old", "32", "n")
+        try library("new", "32", "n + 1")
+        try library("bigger", "48", "n + 1")
+        try """
+        #include <unistd.h>
+        int shop_price(int);
+        int main(void) { char c; while (read(0, &c, 1) == 1) { c = '0' + shop_price(3); write(1, &c, 1); write(1, "\\n", 1); } return 0; }
+        """.write(toFile: folder + "/main.c", atomically: true, encoding: .utf8)
+        _ = try ChildProcess.runChecked([
+            "gcc", "-O2", "-w", "-o", folder + "/main", folder + "/main.c", folder + "/libold.so", "-Wl,-rpath,\(folder)",
+        ])
+    }
+    deinit { try? FileManager.default.removeItem(atPath: folder) }
+
+    private func library(_ name: String, _ size: String, _ result: String) throws {
+        try """
+        #include <stdlib.h>
+        int shop_price(int n) { int *p = malloc(\(size)); if (!p) return 0; p[1] = \(result); n = p[1]; free(p); return n; }
+        int shop_sum(int n) { int s = 0; for (int i = 0; i < n; i++) s += shop_price(i); return s; }
+        """.write(toFile: folder + "/\(name).c", atomically: true, encoding: .utf8)
+        _ = try ChildProcess.runChecked([
+            "gcc", "-O2", "-fPIC", "-shared", "-fno-builtin", "-Wl,--build-id", "-Wl,-soname,libold.so", "-o", folder + "/lib\(name).so",
+            folder + "/\(name).c",
+        ])
+    }
+
+    func fother(_ arguments: String...) throws -> ChildOutput { try fother(arguments) }
+
+    func fother(_ arguments: [String]) throws -> ChildOutput {
+        let environment = ProcessInfo.processInfo.environment.merging([
+            "FOTHER_STATE": folder + "/state", "FOTHER_CACHE": folder + "/cache",
+        ]) { $1 }
+        return try ChildProcess.run([Self.program] + arguments, environment: environment.map { "\($0.key)=\($0.value)" })
+    }
+
+    func json(_ output: ChildOutput) throws -> [String: Any] {
+        try #require(try JSONSerialization.jsonObject(with: Data(output.output)) as? [String: Any], "\(output.outputText)")
+    }
+
+    func path(_ name: String) -> String { folder + "/" + name }
+}
+
+@Suite(.serialized) struct ProgramTests {
+    private let shop: Shop
+    init() throws { shop = try Shop() }
+
+    @Test("bad input says code, place and remedy on standard error, and exits 1")
+    func badInput() throws {
+        for (arguments, code) in [
+            (["build", "/nowhere", shop.path("libnew.so")], "input-not-found"),
+            (["inspect", shop.path("libnew.so")], "not-a-patch"),
+            (["inspect", shop.path("main.c")], "not-elf"),
+            (["revert", "abcdef012345"], "patch-not-held"),
+        ] {
+            let result = try shop.fother(arguments)
+            #expect(result.status == .exited(1), "\(arguments) \(result.outputText)\(result.errorText)")
+            #expect(result.errorText.contains("[\(code)]"), "\(result.errorText)")
+        }
+        #expect(try shop.fother("build", shop.path("libold.so")).status == .exited(64))
+    }
+
+    @Test("build, inspect and the dry run print JSON with a schema and the documented keys")
+    func schemas() throws {
+        let built = try shop.fother("build", shop.path("libold.so"), shop.path("libnew.so"), "-o", shop.path("fix.fother"), "--json")
+        #expect(built.status == .exited(0), "\(built.outputText)\(built.errorText)")
+        let report = try shop.json(built)
+        #expect(report["schema"] as? String == "fother.build/1")
+        let result = try #require((report["results"] as? [[String: Any]])?.first)
+        #expect(result["outcome"] as? String == "patch")
+        #expect(Set(result.keys) == ["file", "id", "manifest", "object", "outcome", "statistics"])
+
+        let inspected = try shop.json(shop.fother("inspect", shop.path("fix.fother"), "--json"))
+        #expect(Set(inspected.keys) == ["id", "manifest", "schema"])
+        #expect(inspected["id"] as? String == result["id"] as? String)
+        let manifest = try #require(inspected["manifest"] as? [String: Any])
+        #expect(manifest["verdict"] as? String == "pass" && manifest["evidence"] as? [String] == ["binary"])
+
+        let nothing = try shop.fother("build", shop.path("libold.so"), shop.path("libold.so"), "--json")
+        #expect(nothing.status == .exited(0))
+    }
+
+    @Test(
+        "a patch under review is declined, then applied when its finding is accepted by name, and ps says so",
+        .enabled(if: geteuid() == 0, "needs root"))
+    func review() throws {
+        let patch = shop.path("review.fother")
+        let built = try shop.fother("build", shop.path("libold.so"), shop.path("libbigger.so"), "-o", patch)
+        #expect(built.status == .exited(2), "\(built.outputText)")
+        #expect(built.outputText.contains("allocation-changed:shop_price"))
+
+        let child = try ChildProcess([shop.path("main")], input: .pipe, output: .pipe)
+        try child.write("x")
+        #expect(try child.readLine() == "3")
+        let pid = "\(child.id)"
+        let declined = try shop.fother("apply", patch, "--pid", pid)
+        #expect(declined.status == .exited(2))
+        #expect(declined.outputText.contains("--accept 'allocation-changed:shop_price'"))
+        #expect(
+            try shop.fother("apply", patch, "--pid", pid, "--accept", "layout-shift:x", "--because", "y").errorText.contains(
+                "[finding-unknown]"))
+        #expect(
+            try shop.fother("apply", patch, "--pid", pid, "--accept", "allocation-changed:shop_price").errorText.contains(
+                "[because-missing]"))
+        try child.write("x")
+        #expect(try child.readLine() == "3")
+
+        let plan = try shop.fother(
+            "apply", patch, "--pid", pid, "--dry-run", "--json", "--accept", "allocation-changed:shop_price", "--because", "freed at once")
+        #expect(try shop.json(plan)["schema"] as? String == "fother.plan/1")
+        let applied = try shop.fother(
+            "apply", patch, "--pid", pid, "--json", "--accept", "allocation-changed:shop_price", "--because", "freed at once")
+        #expect(applied.status == .exited(0), "\(applied.outputText)")
+        let report = try shop.json(applied)
+        #expect(Set(report.keys) == ["accepted", "buildID", "id", "processes", "schema"])
+        #expect(
+            (report["accepted"] as? [[String: String]])?.first == ["finding": "allocation-changed:shop_price", "because": "freed at once"])
+        try child.write("x")
+        #expect(try child.readLine() == "4")
+
+        let ps = try shop.json(shop.fother("ps", "--pid", pid, "--json"))
+        #expect(ps["schema"] as? String == "fother.ps/1")
+        let process = try #require((ps["processes"] as? [[String: Any]])?.first)
+        let found = try #require((process["patches"] as? [[String: Any]])?.first)
+        #expect(found["state"] as? String == "patched")
+        #expect((found["accepted"] as? [[String: String]])?.first?["because"] == "freed at once")
+
+        let id = try #require(found["id"] as? String)
+        #expect(try shop.fother("revert", String(id.prefix(12)), "--pid", pid).status == .exited(0))
+        try child.write("x")
+        #expect(try child.readLine() == "3")
+    }
+
+    @Test("a refusal exits 2, writes no file, and names its code")
+    func refusal() throws {
+        let other = shop.path("refused.fother")
+        let result = try shop.fother("build", shop.path("main"), shop.path("libnew.so"), "-o", other, "--json")
+        #expect(result.status == .exited(2), "\(result.outputText)")
+        #expect(!FileManager.default.fileExists(atPath: other))
+    }
+}
