@@ -7,6 +7,7 @@
 #include <sys/types.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <string.h>
 #include <sys/uio.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -116,6 +117,11 @@ int64_t fother_process_read(int pid, uint64_t address, void *buffer, size_t size
     struct iovec local = {buffer, size}, remote = {(void *)address, size};
     ssize_t n = process_vm_readv(pid, &local, 1, &remote, 1, 0);
     return n < 0 ? -errno : n;
+}
+
+int64_t fother_find(const void *bytes, size_t size, const void *needle, size_t needle_size) {
+    const char *at = memmem(bytes, size, needle, needle_size);
+    return at ? at - (const char *)bytes : -ENOENT;
 }
 
 int64_t fother_now(void) {

@@ -48,17 +48,26 @@ public struct Applier: Sendable {
         }
     }
 
-    /// Puts the old code back in `process`.
-    public func revert(_ patch: LivePatch, in id: ProcessID) -> ProcessOutcome {
+    /// Puts the old code back in `process`. `unmap`: and takes the patch's memory away, if nothing can point there; of a
+    /// patch that was reverted before, too.
+    public func revert(_ patch: LivePatch, in id: ProcessID, unmap: Bool = false) -> ProcessOutcome {
         outcome {
             let target = try Target(patch, id, held)
             guard let found = target.found else { return .notPatched }
             switch found.state {
-            case .retired, .unfinished: return .notPatched
+            case .unfinished: return .notPatched
+            case .retired:
+                guard unmap, let plan = found.plan else { return .notPatched }
+                var report = TransitionReport(pause: .zero, attempts: 0, mappedBytes: plan.layout.size, isReused: true)
+                report.memory = unmapRetired(patch, in: id)
+                return .reverted(report)
             case .couldNotTell(let failure): return .couldNotTell(failure)
             case .patched, .interrupted:
                 guard let plan = found.plan else { return .notPatched }
-                return try restore(plan, target)
+                let outcome = try restore(plan, target)
+                guard unmap, case .reverted(var report) = outcome else { return outcome }
+                report.memory = unmapRetired(patch, in: id)
+                return .reverted(report)
             }
         }
     }

@@ -16,6 +16,8 @@ public struct TransitionReport: Sendable {
     public var isReused: Bool
     /// Patches that made way in the same stop.
     public var replaced: [PatchID]
+    /// Of interest after revert.
+    public var memory = PatchMemory.kept(nil)
 
     public init(pause: Duration, attempts: Int, mappedBytes: Int, isReused: Bool, replaced: [PatchID] = []) {
         self.pause = pause
@@ -24,6 +26,14 @@ public struct TransitionReport: Sendable {
         self.isReused = isReused
         self.replaced = replaced
     }
+}
+
+/// What became of a reverted patch's memory.
+public enum PatchMemory: Sendable {
+    /// It stays, and is used again; the failure says why, if it was asked for otherwise.
+    case kept(Failure?)
+    /// Nothing points there any more, and it is unmapped.
+    case unmapped(pause: Duration)
 }
 
 public enum ProcessOutcome: Sendable {

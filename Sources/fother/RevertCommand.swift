@@ -14,6 +14,8 @@ struct RevertCommand: ParsableCommand {
 
     @Argument(help: "The id of a patch (its beginning will do), or the patch file.") var patch: String
     @Option(help: "Only this process (may be repeated).") var pid: [Int32] = []
+    @Flag(help: "Also unmap the patch's memory, where a search of all registers and memory finds nothing that points there.")
+    var unmap = false
     @Flag(help: "Print JSON, schema fother.revert/1.") var json = false
 
     func run() throws {
@@ -24,7 +26,7 @@ struct RevertCommand: ParsableCommand {
             var lines = scan.unreadable.map { TransitionLine($0.id, unreadable: $0.failure) }
             let affected = scan.views.filter { v in !pid.isEmpty || v.patches.contains { $0.header?.patch == live.id } }
             lines += ManyProcesses.map(affected.map { ($0.id, $0.name) }, "reverting") {
-                TransitionLine($0, $1, applier.revert(live, in: $0))
+                TransitionLine($0, $1, applier.revert(live, in: $0, unmap: unmap))
             }
             let result = TransitionResult(
                 schema: "fother.revert/1", id: live.id.description, buildID: live.buildID.description, accepted: [],

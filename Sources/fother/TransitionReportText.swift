@@ -14,6 +14,8 @@ struct TransitionLine: Encodable {
     var attempts: Int?
     var mappedBytes: Int?
     var replaced: [String]?
+    /// After revert --unmap: unmapped, or why the memory was kept.
+    var memory: String?
     var blocking: [String]?
     var failure: FailureValue?
 
@@ -52,10 +54,22 @@ struct TransitionLine: Encodable {
     }
 
     private mutating func set(_ r: TransitionReport) {
-        pauseMicroseconds = (Double(r.pause.components.attoseconds) / 1e12 + Double(r.pause.components.seconds) * 1e6).rounded()
+        pauseMicroseconds = Self.microseconds(r.pause)
         attempts = r.attempts
         mappedBytes = r.mappedBytes
         replaced = r.replaced.isEmpty ? nil : r.replaced.map(\.description)
+        switch r.memory {
+        case .kept(nil): break
+        case .kept(let failure?): memory = "kept: \(failure.sentence)"
+        case .unmapped(let pause):
+            memory = "unmapped"
+            mappedBytes = 0
+            pauseMicroseconds = max(pauseMicroseconds ?? 0, Self.microseconds(pause))
+        }
+    }
+
+    private static func microseconds(_ d: Duration) -> Double {
+        (Double(d.components.attoseconds) / 1e12 + Double(d.components.seconds) * 1e6).rounded()
     }
 
     var text: (word: Table.Cell, detail: String) {
@@ -65,7 +79,7 @@ struct TransitionLine: Encodable {
             let stops = attempts.map { $0 == 1 ? "" : ", \($0) stops" } ?? ""
             return (
                 .init(outcome, Theme.good),
-                "read back; stood still for \(Int(pauseMicroseconds ?? 0)) us\(stops); \((mappedBytes ?? 0) / 1024) KiB mapped\(instead)"
+                "read back; stood still for \(Int(pauseMicroseconds ?? 0)) us\(stops); \((mappedBytes ?? 0) / 1024) KiB mapped\(instead)\(memory.map { "; memory \($0)" } ?? "")"
             )
         case "already-patched": return (.init("already patched", Theme.good), "read back; nothing was done")
         case "not-patched": return (.init("not patched", Theme.quiet), "nothing was done")

@@ -29,6 +29,8 @@ int64_t fother_readlinkat(int directory, const char *path, char *buffer, size_t 
 int64_t fother_list_numbers(int directory, int32_t *numbers, size_t capacity);
 /// process_vm_readv(2) of one range: cheaper than /proc/PID/mem for ordinary readable pages.
 int64_t fother_process_read(int pid, uint64_t address, void *buffer, size_t size);
+/// Where the first `needle_size` bytes equal to `needle` begin in `bytes`, or -ENOENT.
+int64_t fother_find(const void *bytes, size_t size, const void *needle, size_t needle_size);
 /// CLOCK_MONOTONIC in nanoseconds.
 int64_t fother_now(void);
 int fother_sleep(int64_t nanoseconds);
