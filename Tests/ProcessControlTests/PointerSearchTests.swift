@@ -1,3 +1,5 @@
+// Pointers are found wherever and however they lie, and dead parts of stacks do not count.
+
 import ELF
 import Glibc
 import ProcessControl
