@@ -96,6 +96,8 @@ static inline int fother_decode(const uint8_t *bytes, size_t count, fother_instr
             out->index = fother_gpr(o->mem.index);
             out->scale = o->mem.scale;
             if (o->mem.base == ZYDIS_REGISTER_RIP) out->rip_relative = 1;
+            // Relative to the low half of the instruction pointer: no address that could be followed.
+            if (o->mem.base == ZYDIS_REGISTER_EIP) return 0;
             if (o->mem.type == ZYDIS_MEMOP_TYPE_AGEN) out->address_only = 1;
             else out->mem_bytes = o->size / 8;
             if (o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) out->mem_write = 1;
@@ -115,6 +117,8 @@ static inline uint16_t fother_mnemonic_int3(void) { return ZYDIS_MNEMONIC_INT3; 
 static inline uint16_t fother_mnemonic_mov(void) { return ZYDIS_MNEMONIC_MOV; }
 static inline uint16_t fother_mnemonic_movsxd(void) { return ZYDIS_MNEMONIC_MOVSXD; }
 static inline uint16_t fother_mnemonic_add(void) { return ZYDIS_MNEMONIC_ADD; }
+static inline uint16_t fother_mnemonic_cmp(void) { return ZYDIS_MNEMONIC_CMP; }
+static inline uint16_t fother_mnemonic_sub(void) { return ZYDIS_MNEMONIC_SUB; }
 static inline uint16_t fother_mnemonic_lea(void) { return ZYDIS_MNEMONIC_LEA; }
 static inline uint16_t fother_mnemonic_push(void) { return ZYDIS_MNEMONIC_PUSH; }
 

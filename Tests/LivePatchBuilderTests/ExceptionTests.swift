@@ -39,6 +39,37 @@ import Testing
             """)
     }
 
+    /// Nothing in the whole library catches.
+    @Test func throwingToOthers() throws {
+        try expectNoPass(
+            """
+            extern "C" long check(long n) {
+            #ifdef FIXED
+                if (n > 100) throw (int)n;
+            #else
+                if (n > 1000) throw (int)n;
+            #endif
+                return n * 3; }
+            """)
+    }
+
+    /// The exception passes through a function that only the new build has, which is reached by a jump.
+    @Test func newFunctionThatCallsWhatThrows() throws {
+        try expectNoPass(
+            """
+            __attribute__((noipa)) static long deep(long n) { if (n > 7) throw 5; return n; }
+            #ifdef FIXED
+            __attribute__((noipa)) static long between(long n) { return deep(n) * 3 + 1; }
+            #endif
+            extern "C" long middle(long n) {
+            #ifdef FIXED
+                if (n > 3) return between(n);
+            #endif
+                return n * 31 + (n >> 3); }
+            extern "C" long use(long n) { try { return middle(n) + deep(n); } catch (int k) { return -k; } }
+            """)
+    }
+
     /// The code stays the same: only what is caught changes.
     @Test func onlyTheCaughtTypeChanged() throws {
         try expectNoPass(

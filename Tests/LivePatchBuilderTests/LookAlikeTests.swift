@@ -9,12 +9,12 @@ import Testing
     @Test func gettersShiftByOne() throws {
         let pair = try Pair(
             """
-            static long a = 1, b = 2, c = 3;
+            static long a, b, c;
             #ifdef FIXED
-            static __attribute__((noinline)) long get_c(long n) { long s = c; while (n-- > 0) s = s * 3 + c; return s; }
+            static __attribute__((noipa)) long get_c(long n) { long s = c; while (n-- > 0) s = s * 3 + c; return s; }
             #endif
-            static __attribute__((noinline)) long get_a(long n) { long s = a; while (n-- > 0) s = s * 3 + a; return s; }
-            static __attribute__((noinline)) long get_b(long n) { long s = b; while (n-- > 0) s = s * 3 + b; return s; }
+            static __attribute__((noipa)) long get_a(long n) { long s = a; while (n-- > 0) s = s * 3 + a; return s; }
+            static __attribute__((noipa)) long get_b(long n) { long s = b; while (n-- > 0) s = s * 3 + b; return s; }
             long use(long n) {
             #ifdef FIXED
                 return get_c(n) * 10000 + get_a(n) * 100 + get_b(n);
@@ -32,8 +32,8 @@ import Testing
         let body = "{ long s = n; for (int i = 0; i < 5; i++) s = s * 31 + COUNTER; return COUNTER = s & 0xffff; }"
         let pair = try Pair(
             """
-            static long a = 1, b = 2;
-            #define NOINLINE static __attribute__((noinline)) long
+            static long a, b;
+            #define NOINLINE static __attribute__((noipa)) long
             #ifdef FIXED
             NOINLINE step(long n) { if (n < 0) return -1; long s = n; for (int i = 0; i < 6; i++) s = s * 33 + a; return a = s & 0xfff; }
             NOINLINE step2(long n) \(body.replacing("COUNTER", with: "b"))
@@ -56,7 +56,7 @@ import Testing
     /// Two static functions with one code change places in the file; a third is fixed.
     @Test func twinsChangePlaces() throws {
         func twin(_ name: String, _ variable: String) -> String {
-            "static __attribute__((noinline)) long \(name)(long n) { long s = \(variable); while (n > 0) { s = s * 5 + n; n >>= 1; } return \(variable) = s & 0xffff; }\n"
+            "static __attribute__((noipa)) long \(name)(long n) { long s = \(variable); while (n > 0) { s = s * 5 + n; n >>= 1; } return \(variable) = s & 0xffff; }\n"
         }
         let rest = """
             long fix(long n) {
@@ -105,8 +105,8 @@ import Testing
             #define LIMIT_A 100
             #define LIMIT_B 1000
             #endif
-            static __attribute__((noinline)) long check_a(long n) { long s = 0; for (long i = 0; i < n && i < LIMIT_A; i++) s += i * i; return s; }
-            static __attribute__((noinline)) long check_b(long n) { long s = 0; for (long i = 0; i < n && i < LIMIT_B; i++) s += i * i; return s; }
+            static __attribute__((noipa)) long check_a(long n) { long s = 0; for (long i = 0; i < n && i < LIMIT_A; i++) s += i * i; return s; }
+            static __attribute__((noipa)) long check_b(long n) { long s = 0; for (long i = 0; i < n && i < LIMIT_B; i++) s += i * i; return s; }
             long a(long n) { return check_a(n) + 1; }
             long b(long n) { return check_b(n) + 2; }
             """)
@@ -120,14 +120,14 @@ import Testing
             sources: [
                 "a.c": """
                 static long state;
-                static __attribute__((noinline)) long step(long n) { long s = state; for (int i = 0; i < 4; i++) s = s * 3 + n; return state = s & 0xfff; }
+                static __attribute__((noipa)) long step(long n) { long s = state; for (int i = 0; i < 4; i++) s = s * 3 + n; return state = s & 0xfff; }
                 long a(long n) { return step(n); }
                 long a_get(long n) { return state + n; }
                 """,
                 "b.c": """
                 #ifdef FIXED
                 static long state;
-                static __attribute__((noinline)) long step(long n) { long s = state; for (int i = 0; i < 6; i++) s = s * 5 + n; return state = s & 0xfff; }
+                static __attribute__((noipa)) long step(long n) { long s = state; for (int i = 0; i < 6; i++) s = s * 5 + n; return state = s & 0xfff; }
                 #endif
                 long b(long n) {
                 #ifdef FIXED
@@ -146,9 +146,9 @@ import Testing
         let pair = try Pair(
             sources: [
                 "a.c": """
-                static long state = 5;
+                static long state;
                 #ifndef FIXED
-                static __attribute__((noinline)) long step(long n) { long s = state; for (int i = 0; i < 4; i++) s = s * 3 + n; return state = s & 0xfff; }
+                static __attribute__((noipa)) long step(long n) { long s = state; for (int i = 0; i < 4; i++) s = s * 3 + n; return state = s & 0xfff; }
                 long a(long n) { return step(n); }
                 #else
                 long a(long n) { return n < 0 ? -1 : state + n; }
@@ -157,9 +157,9 @@ import Testing
                 long a_set(long n) { return state = n; }
                 """,
                 "b.c": """
-                static long state = 6;
+                static long state;
                 #ifdef FIXED
-                static __attribute__((noinline)) long step(long n) { long s = state; for (int i = 0; i < 4; i++) s = s * 3 + n; return state = s & 0xfff; }
+                static __attribute__((noipa)) long step(long n) { long s = state; for (int i = 0; i < 4; i++) s = s * 3 + n; return state = s & 0xfff; }
                 #endif
                 long b(long n) {
                 #ifdef FIXED

@@ -247,6 +247,15 @@ import Testing
         #expect(!found.remedy.isEmpty)
     }
 
+    @Test func withoutUnwindData() throws {
+        let pair = try Pair(
+            "long f(long a) { return a; }\n", Recipe(flags: ["-O2", "-fno-asynchronous-unwind-tables"], link: ["-nostdlib"]))
+        let found = try failure { () throws(Failure) in
+            try build(old: pair.old.stripped, new: pair.new.stripped, BuildContext(object: "libcase.so"))
+        }
+        #expect(found.code == "no-unwind-data")
+    }
+
     @Test func exceptionsInCPlusPlus() throws {
         let source = """
             #include <string>

@@ -18,7 +18,6 @@ func expectSound(
     sourceLocation: SourceLocation = #_sourceLocation
 ) throws -> Judgement {
     let j = try pair.judge()
-    print("TRACE \(sourceLocation.fileName):\(sourceLocation.line) \(comment?.rawValue ?? "") \(j.answer) \(j.codes.sorted())")
     if let answers { #expect(answers.contains(j.answer), "\(j)", sourceLocation: sourceLocation) }
     guard j.answer == .pass || j.answer == .nothingToDo else { return j }
     let patched = try Host(pair.workshop, pair.old.path), fixed = try Host(pair.workshop, pair.new.path)

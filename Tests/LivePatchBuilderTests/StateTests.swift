@@ -6,16 +6,16 @@ import Testing
 @Suite struct StateTests {
     /// The new code uses a member of a static structure directly, which old code reached only through a pointer. Its
     /// address is new to everybody, and beside it stands a variable that really is new.
-    @Test func memberThatOnlyTheFixUsesDirectly() throws {
+    @Test(arguments: [false, true]) func memberThatOnlyTheFixUsesDirectly(_ before: Bool) throws {
+        let warned = "#ifdef FIXED\nstatic long warned;\n#endif\n"
         let pair = try Pair(
             """
             struct s { long used, limit; };
+            \(before ? warned : "")
             static struct s state;
-            #ifdef FIXED
-            static long warned;
-            #endif
-            __attribute__((noinline)) static long bump(struct s *s, long n) { s->used += n; return s->used > s->limit ? -1 : s->used; }
-            __attribute__((noinline)) static void configure(struct s *s, long n) { s->limit = n; s->used = 0; }
+            \(before ? "" : warned)
+            __attribute__((noipa)) static long bump(struct s *s, long n) { s->used += n; return s->used > s->limit ? -1 : s->used; }
+            __attribute__((noipa)) static void configure(struct s *s, long n) { s->limit = n; s->used = 0; }
             long set(long n) { configure(&state, n); return n; }
             long add(long n) { return bump(&state, n); }
             long add_twice(long n) { bump(&state, n); return bump(&state, n); }
@@ -23,7 +23,8 @@ import Testing
             #ifdef FIXED
                 if (n > state.limit) { warned++; return -warned; }
             #endif
-                return bump(&state, n);
+                n = n * 3 + (n >> 2);
+                return bump(&state, n) + 1;
             }
             """)
         try expectSound(pair, before: [Call("set", 10), Call("add", 1)], after: [Call("check", 5), Call("check", 50), Call("add", 1)])
@@ -63,7 +64,7 @@ import Testing
         let stays = (0..<loyal).map { "long stay\($0)(long n) { return b * \($0 + 3) + n; }\n" }.joined()
         let pair = try Pair(
             """
-            static long a = 1, b = 2;
+            static long a, b;
             #ifdef FIXED
             #define WHICH b
             #else
@@ -103,7 +104,7 @@ import Testing
             #ifdef FIXED
                 if (k >= 0 && k < 3) return ops[k].f(n) + ops[k].k;
             #endif
-                return n;
+                return n * 31 + (n >> 3) + k;
             }
             """)
         try expectSound(pair, after: [Call("run", 5, 0), Call("run", 5, 1), Call("run", 5, 2), Call("run", 5, 3)])
@@ -266,7 +267,7 @@ import Testing
             #ifdef FIXED
             struct s { long used; char name[40]; long limit; };
             static struct s s;
-            static __attribute__((noinline)) long sum(struct s *s) { return s->used * 1000 + s->limit * 10 + s->name[3]; }
+            static __attribute__((noipa)) long sum(struct s *s) { return s->used * 1000 + s->limit * 10 + s->name[3]; }
             #endif
             long run(long n) {
             #ifdef FIXED
@@ -276,7 +277,7 @@ import Testing
                 s.name[3] = 7;
                 return sum(&s);
             #else
-                return n;
+                return n * 31 + (n >> 3);
             #endif
             }
             """)
@@ -295,10 +296,12 @@ import Testing
             };
             static struct s state;
             static long after, last;
+            struct other { long a, b, c, d; };
+            long third(struct other *o) { return o->c + o->d; }
             long m1(long n) { return after += n; }
             long m2(long n) { return after -= n + last; }
             long m3(long n) { return last += n; }
-            static __attribute__((noinline)) long bump(struct s *s, long n) {
+            static __attribute__((noipa)) long bump(struct s *s, long n) {
             #ifdef FIXED
                 if (s->blocked) return -1;
             #endif
@@ -313,7 +316,7 @@ import Testing
             #ifdef FIXED
                 state.blocked = n;
             #endif
-                return n;
+                return n * 31 + (n >> 3);
             }
             """)
         try expectSound(
@@ -344,7 +347,7 @@ import Testing
                 for (long *p = words; p != words + 8; p++) *p += 1;
                 return fresh;
             #else
-                return n;
+                return n * 31 + (n >> 3);
             #endif
             }
             """)

@@ -58,7 +58,7 @@ struct Comparison: Sendable {
         let differing = new.functions.indices.compactMap { n in relation[n] == .same ? nil : match.oldOf[n].map { ($0, n) } }
         for n in LineNumbers(new).explain(differing, in: old) { relation[n] = .linesOnly }
         // A function that turns out to refer elsewhere loses its votes, which may settle or unsettle others.
-        for _ in 0..<8 {
+        while true {
             collectVotes()
             var again = false
             for n in relation.indices where relation[n].isKept {
@@ -104,10 +104,14 @@ struct Comparison: Sendable {
     }
 
     /// Matches that stand on more than order or similarity may testify.
-    private func mayVote(_ n: Int) -> Bool { relation[n].isKept && match.basis[n].map { $0 <= .references } ?? false }
+    /// Bytes that no unwind data and no name calls a function may be data that only looks like references.
+    private func mayVote(_ n: Int) -> Bool {
+        let f = new.functions[n]
+        return relation[n].isKept && match.basis[n].map { $0 <= .references } ?? false && (f.frame != nil || !f.names.isEmpty)
+    }
 
     private mutating func collectVotes() {
-        map = AddressMap()
+        map = map.emptied()
         threadVotes = [:]
         threadPlaces = [:]
         for n in relation.indices where mayVote(n) {
@@ -118,7 +122,7 @@ struct Comparison: Sendable {
             for i in new.functions[n].instructions where i.usesSegment && i.memory?.base == nil {
                 if let m = i.memory { threadPlaces[m.displacement, default: []].insert(n) }
             }
-            for (a, b) in zip(old.functions[o].references, new.functions[n].references) where !b.kind.isBranch {
+            for (a, b) in zip(old.functions[o].references, new.functions[n].references) where !b.kind.isBranch && !b.isOnlyCompared {
                 let x = old.place(a.target), y = new.place(b.target)
                 // The end of a section is no object, even where one begins in the other build.
                 guard isData(x), isData(y), (x == .nowhere) == (y == .nowhere) else { continue }
@@ -136,7 +140,8 @@ struct Comparison: Sendable {
         for (b, candidates) in pointers {
             if candidates.count == 1, let (a, count) = candidates.first, count >= 2, sameReadOnly(a, b) { map.prove(b, is: a) }
         }
-        map.close()
+        let symbols = Set(new.objectAt.keys.filter { oldBySymbol($0) != nil })
+        map.close { [new] a in !symbols.contains(a) && !new.isGOT(a) && new.file.section(at: a)?.isWritable ?? false }
     }
 
     /// Just behind a section of memory, alignment included.
@@ -160,7 +165,7 @@ struct Comparison: Sendable {
 
     /// By the name of the data object that holds the address, where both builds have the symbol with one size.
     func oldBySymbol(_ a: LinkAddress) -> LinkAddress? {
-        guard let s = new.objectAt[a], let t = old.objectByKey[s.name], t.size == s.size else { return nil }
+        guard let s = new.objectAt[a], let key = new.objectKeyAt[a], let t = old.objectByKey[key], t.size == s.size else { return nil }
         return t.value
     }
 
@@ -170,6 +175,10 @@ struct Comparison: Sendable {
     private func disagreement(_ o: Int, _ n: Int) -> String? {
         let a = old.functions[o], b = new.functions[n]
         guard a.references.count == b.references.count else { return "its references differ" }
+        let behind = (old.fallsInto(o), new.fallsInto(n))
+        guard (behind.0 == nil) == (behind.1 == nil), behind.0.flatMap({ match.newOf[$0] }) == behind.1 else {
+            return "it runs into other code"
+        }
         for (r, s) in zip(a.references, b.references) { if let reason = disagreement(r, s) { return reason } }
         return nil
     }
@@ -187,7 +196,13 @@ struct Comparison: Sendable {
         case (.slot(let a), .slot(let b)):
             return sameSlot(a, b) ? nil : "it uses another symbol"
         case (.data, .data):
-            if let m = map.majority(s.target), m != r.target { return "it uses other data (\(s.target))" }
+            if let there = oldBySymbol(s.target) {
+                if there != r.target { return "it uses other data (\(s.target))" }
+            } else if map.disputed.contains(s.target) {
+                return "unchanged code disagrees about the data at \(s.target)"
+            } else if let m = map.majority(s.target), m != r.target {
+                return "it uses other data (\(s.target))"
+            }
             return sameReadOnly(r.target, s.target) ? nil : "read-only data at \(s.target) changed"
         case (.nowhere, .nowhere):
             return nil

@@ -62,7 +62,7 @@ struct Correlation: Sendable {
     private mutating func matchNames() {
         func unique(_ image: CodeImage) -> [String: Int] {
             var seen: [String: Int?] = [:]
-            for f in image.functions { for name in f.names { seen[name] = seen[name] == nil ? f.index : .some(nil) } }
+            for f in image.functions { for key in f.keys { seen[key] = seen[key] == nil ? f.index : .some(nil) } }
             return seen.compactMapValues { $0 }
         }
         let byName = unique(old)

@@ -103,14 +103,16 @@ struct PatchWriter {
             contents[.readOnly] += c.new.file.read(window.lowerBound, window.upperBound - window.lowerBound) ?? []
             for (a, size) in sizes where window.contains(a) { copies[a] = (start + (a - window.lowerBound), size) }
         }
+        // New data keeps its position within 64 bytes too.
+        func aligned(_ count: Int, _ a: LinkAddress) -> Int { count + Int((a.value &- UInt64(count)) % 64) }
         for (a, size) in freshSizes.sorted(by: { $0.key < $1.key }) {
             guard let section = c.new.file.section(at: a) else { continue }
             if section.hasBytes {
-                align(.data, to: 32)
+                contents[.data] += [UInt8](repeating: 0, count: aligned(contents[.data].count, a) - contents[.data].count)
                 fresh[a] = (.data, contents[.data].count)
                 contents[.data] += c.new.file.read(a, size).map(Array.init) ?? [UInt8](repeating: 0, count: size)
             } else {
-                contents.zeroSize = (contents.zeroSize + 31) & ~31
+                contents.zeroSize = aligned(contents.zeroSize, a)
                 fresh[a] = (.zero, contents.zeroSize)
                 contents.zeroSize += size
             }
@@ -121,7 +123,7 @@ struct PatchWriter {
     /// Pointers in new data: to functions and to data of the old build, by the same proofs as for code.
     private mutating func linkFresh(_ sizes: [LinkAddress: Int]) {
         for (a, size) in sizes.sorted(by: { $0.key < $1.key }) {
-            for at in stride(from: 0, to: size, by: 8) {
+            for at in 0..<size {
                 guard let r = c.new.relocationAt[a + at], let place = fresh[a] else { continue }
                 let target = LinkAddress(UInt64(bitPattern: r.addend))
                 guard r.type == Relocation.relative, let g = c.new.function(at: target), c.new.functions[g].start == target else {
@@ -132,6 +134,14 @@ struct PatchWriter {
                     continue
                 }
                 let s: Int
+                guard moved.contains(g) || c.match.oldOf[g] != nil && c.match.basis[g].map({ $0 <= .references }) ?? false else {
+                    findings.append(
+                        Finding(
+                            "fresh-data-pointer", "data at \(a)",
+                            "new writable data points to \(newName(g)), which only the new build has and no moved code names.",
+                            remedy: "Not supported yet: install the fixed package and restart.", verdict: .refuse))
+                    continue
+                }
                 if let o = c.match.oldOf[g], oldTaken.contains(o) || !moved.contains(g) {
                     s = symbol(PatchSymbol("old." + c.old.name(o), .old(c.old.functions[o].start)))
                 } else {

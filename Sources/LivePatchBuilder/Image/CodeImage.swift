@@ -23,6 +23,8 @@ struct Reference: Sendable {
     var end: Int
     var target: LinkAddress
     var kind: Kind
+    /// An address that is compared and never followed: the end of an array, or an identity.
+    var isOnlyCompared = false
 }
 
 /// One contiguous range of code: a function, a cold part of one, or bytes that no unwind data covers.
@@ -32,6 +34,8 @@ struct CodeFunction: Sendable {
     var size: Int
     /// Names in symbol tables, sorted; empty in stripped code.
     var names: [String] = []
+    /// Its names as they are the same in two builds: `file.c:name` where they are local.
+    var keys: [String] = []
     var isExported = false
     /// Index into the unwind table; nil for code without unwind data.
     var frame: Int?
@@ -88,6 +92,7 @@ struct CodeImage: Sendable {
     /// Defined data symbols by key, and by address.
     private(set) var objectByKey: [String: Symbol] = [:]
     private(set) var objectAt: [LinkAddress: Symbol] = [:]
+    private(set) var objectKeyAt: [LinkAddress: String] = [:]
     /// Functions whose address is in data, by relocation.
     private(set) var pointedTo: Set<LinkAddress> = []
     private let pltSections: Set<Int>
@@ -119,10 +124,16 @@ struct CodeImage: Sendable {
         gotSections = Set(file.sections.filter { $0.name.hasPrefix(".got") }.map(\.index))
         for r in file.relocations { relocationAt[r.address] = r }
         for r in file.relocations { if let key = key(of: r), slotByKey[key] == nil || isGOT(r.address) { slotByKey[key] = r.address } }
-        for s in file.dynamicSymbols + file.symbols where s.isDefined && s.kind == .object && s.section != Symbol.absolute {
-            if objectByKey[s.name] == nil { objectByKey[s.name] = s }
-            if objectAt[s.value].map({ $0.size < s.size }) ?? true { objectAt[s.value] = s }
+        var ambiguous: Set<String> = []
+        for (key, s) in Self.keyed(file) where s.isDefined && s.kind == .object && s.section != Symbol.absolute {
+            if let known = objectByKey[key], known.value != s.value { ambiguous.insert(key) }
+            if objectByKey[key] == nil { objectByKey[key] = s }
+            if objectAt[s.value].map({ $0.size < s.size }) ?? true {
+                objectAt[s.value] = s
+                objectKeyAt[s.value] = key
+            }
         }
+        for key in ambiguous { objectByKey[key] = nil }
         readPLT()
         try findFunctions()
         for i in functions.indices { decodeFunction(i) }
@@ -206,6 +217,14 @@ struct CodeImage: Sendable {
         return f.undecodedAt == nil ? f.instructions.last { !$0.isPadding }?.flow : nil
     }
 
+    /// The function that runs on where this one ends without a jump or return; nil for code that ends properly.
+    func fallsInto(_ index: Int) -> Int? {
+        guard fallsThrough(index), index + 1 < functions.count,
+            functions[index + 1].start == functions[index].end + functions[index].roomAfter
+        else { return nil }
+        return index + 1
+    }
+
     /// Control can run past the function's end into whatever follows.
     func fallsThrough(_ index: Int) -> Bool {
         switch lastFlow(index) {
@@ -215,9 +234,24 @@ struct CodeImage: Sendable {
     }
 
     /// The object takes part in exception handling: a callee may throw through any of its frames.
-    var hasExceptions: Bool { unwind.common.contains { $0.personality } }
+    var hasExceptions: Bool {
+        let raising: Set<String> = [
+            "__cxa_throw", "__cxa_rethrow", "_Unwind_RaiseException", "_Unwind_Resume", "_Unwind_Resume_or_Rethrow",
+        ]
+        return unwind.common.contains { $0.personality } || file.dynamicSymbols.contains { raising.contains($0.name) }
+    }
 
     // MARK: Building
+
+    /// Symbols with the keys by which they are the same in two builds: a local one belongs to its source file.
+    private static func keyed(_ file: ELFFile) -> [(key: String, symbol: Symbol)] {
+        var source = ""
+        return file.dynamicSymbols.map { ($0.name, $0) }
+            + file.symbols.map { s in
+                if s.kind == .file { source = s.name }
+                return (s.isGlobal ? s.name : source + ":" + s.name, s)
+            }
+    }
 
     private mutating func readPLT() {
         for index in pltSections {
@@ -242,10 +276,11 @@ struct CodeImage: Sendable {
         func inCode(_ a: LinkAddress, _ size: Int) -> Bool { code.contains { $0.contains(a) && size > 0 && size <= $0.end - a } }
         var ranges: [LinkAddress: (size: Int, frame: Int?)] = [:]
         for (i, f) in unwind.frames.enumerated() where inCode(f.start, f.size) && ranges[f.start] == nil { ranges[f.start] = (f.size, i) }
-        var names: [LinkAddress: Set<String>] = [:]
+        var names: [LinkAddress: Set<String>] = [:], keys: [LinkAddress: Set<String>] = [:]
         var exported: Set<LinkAddress> = []
-        for s in file.dynamicSymbols + file.symbols where s.isDefined && s.isFunction && s.section < Symbol.absolute {
+        for (key, s) in Self.keyed(file) where s.isDefined && s.isFunction && s.section < Symbol.absolute {
             names[s.value, default: []].insert(s.name)
+            keys[s.value, default: []].insert(key)
             if inCode(s.value, s.size), ranges[s.value] == nil { ranges[s.value] = (s.size, nil) }
         }
         for s in file.dynamicSymbols where s.isDefined && s.isFunction { exported.insert(s.value) }
@@ -288,6 +323,7 @@ struct CodeImage: Sendable {
         for i in functions.indices {
             functions[i].index = i
             functions[i].names = (names[functions[i].start] ?? []).sorted()
+            functions[i].keys = (keys[functions[i].start] ?? []).sorted()
             functions[i].isExported = exported.contains(functions[i].start)
         }
     }
@@ -329,6 +365,9 @@ struct CodeImage: Sendable {
                 Reference(
                     instruction: n, field: at, fieldSize: field.size, end: i.end, target: f.start + (i.end + field.distance), kind: kind))
             for k in 0..<field.size where at + k < f.normalized.count { f.normalized[at + k] = 0 }
+        }
+        for k in f.references.indices where f.references[k].kind == .address {
+            f.references[k].isOnlyCompared = f.onlyCompares(f.references[k].instruction)
         }
         functions[index] = f
     }

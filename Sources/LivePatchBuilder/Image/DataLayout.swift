@@ -5,15 +5,23 @@ import ELF
 struct DataLayout: Sendable {
     /// Every address that something refers to, sorted.
     let seams: [LinkAddress]
+    /// Addresses that code forms or pointers hold, sorted: who has one can go on from there.
+    let taken: [LinkAddress]
     /// Jump tables of all functions, by address.
     private(set) var tables: [LinkAddress: JumpTable] = [:]
     /// Functions (indices) that use a table.
     private(set) var tableOwner: [LinkAddress: Int] = [:]
 
     init(_ image: CodeImage) {
-        var all: Set<LinkAddress> = []
-        for f in image.functions { for r in f.references where !r.kind.isBranch { all.insert(r.target) } }
-        all.formUnion(image.pointedTo)
+        var all: Set<LinkAddress> = [], taken = image.pointedTo
+        for f in image.functions {
+            for r in f.references where !r.kind.isBranch {
+                all.insert(r.target)
+                if r.kind == .address, !r.isOnlyCompared { taken.insert(r.target) }
+            }
+        }
+        all.formUnion(taken)
+        self.taken = taken.sorted()
         for s in image.objectAt.values {
             all.insert(s.value)
             all.insert(s.value + s.size)

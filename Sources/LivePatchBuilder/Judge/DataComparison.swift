@@ -67,6 +67,7 @@ struct DataComparison {
                         remedy: "An object changed its layout: debug information of both builds would show which.", verdict: .refuse))
             }
         }
+        result += grownGaps(c, fresh)
         for (name, s) in c.old.objectByKey.sorted(by: { $0.key < $1.key }) {
             guard let t = c.new.objectByKey[name], s.size != t.size, c.new.file.section(at: t.value)?.isWritable ?? false else { continue }
             result.append(
@@ -80,6 +81,31 @@ struct DataComparison {
                 Finding(
                     "tls-changed", "thread-local storage", "the thread-local template changed its size.",
                     remedy: "Running threads keep the old one: restart.", verdict: .refuse))
+        }
+        return result
+    }
+
+    /// Between two addresses that unchanged code agrees on, data that is not new may not take more room than before:
+    /// whatever stands there got longer, even if something else went away.
+    private static func grownGaps(_ c: Comparison, _ fresh: [LinkAddress: Int]) -> [Finding] {
+        var result: [Finding] = []
+        for b in c.new.file.sections where b.isAllocated && b.isWritable && !b.isTLS && !b.name.hasPrefix(".got") && b.name != ".dynamic" {
+            guard let a = c.old.file.section(b.name), a.size > 0, b.size > 0 else { continue }
+            var last = (new: b.address, old: a.address)
+            for next in c.map.agreed.filter({ b.contains($0.new) && a.contains($0.old) }) + [(new: b.end, old: a.end)] {
+                defer { last = next }
+                guard next.old >= last.old else { continue }
+                let brought = fresh.filter { $0.key >= last.new && $0.key < next.new }.reduce(0) { $0 + $1.value }
+                let growth = (next.new - last.new) - (next.old - last.old) - brought
+                // The linker may have had to leave more room before something aligned.
+                let alignment: Int = [32, 16, 8, 4].first { next.new.value % UInt64($0) == 0 && next.old.value % UInt64($0) == 0 } ?? 1
+                guard growth > 0, growth >= alignment || next.new == b.end else { continue }
+                result.append(
+                    Finding(
+                        "layout-data-grew", "\(b.name)+\(hex(last.new - b.address))",
+                        "the data there has \(growth) bytes more than in the old build, and no new object accounts for it.",
+                        remedy: "An object changed its layout: debug information of both builds would show which.", verdict: .refuse))
+            }
         }
         return result
     }
@@ -103,9 +129,15 @@ struct DataComparison {
         if a.size - head - tail > 0 {
             return changed(a.name, "initial data at \(a.name)+\(hex(head))\(objectName(c, b.address + head)) differs")
         }
-        // Only additions: they must be objects that the patch brings along, or nobody old can reach.
+        // Only additions: they must be objects that the patch brings along, and padding.
         let added = b.address + head..<b.address + (b.size - tail)
-        if fresh.keys.contains(where: { added.contains($0) }) { return nil }
+        let brought = fresh.filter { b.contains($0.key) }.map { $0.key..<$0.key + $0.value }
+        let isAccounted = (0..<b.size - tail - head).allSatisfy { at in
+            let a = added.lowerBound + at
+            if brought.contains(where: { $0.contains(a) }) { return true }
+            return c.new.relocationAt[a] == nil && c.new.file.read(a, 1)?.first == 0
+        }
+        if !brought.isEmpty, isAccounted { return nil }
         return changed(a.name, "\(b.size - a.size) bytes were added at \(a.name)+\(hex(head))")
     }
 

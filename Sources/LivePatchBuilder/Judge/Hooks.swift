@@ -128,7 +128,15 @@ struct Hooks {
                 continue
             }
             for r in f.references where r.kind.isBranch { if let g = c.old.function(at: r.target), g != f.index { result[g] = f.index } }
-            if c.old.fallsThrough(f.index), let g = c.old.function(at: f.end), g != f.index { result[g] = f.index }
+            if let g = c.old.fallsInto(f.index) { result[g] = f.index }
+            // Bytes between functions may be code that does not decode from where decoding began.
+            guard f.frame == nil, f.names.isEmpty, let code = c.old.file.read(f.start, f.size) else { continue }
+            let bytes = Bytes(Array(code), name: "code")
+            for at in 0..<max(0, f.size - 3) {
+                guard let distance = bytes.i32(at) else { break }
+                let target = f.start + (at + 4 + Int(distance))
+                if let g = c.old.function(at: target), g != f.index, c.old.functions[g].start == target { result[g] = f.index }
+            }
         }
         return result
     }

@@ -27,15 +27,34 @@ struct AddressMap: Sendable {
     private(set) var agreed: [(new: LinkAddress, old: LinkAddress)] = []
     private(set) var relocated: [LinkAddress: LinkAddress] = [:]
 
+    /// Addresses about which unchanged code disagrees, now or before those in the minority lost their votes.
+    private(set) var disputed: Set<LinkAddress> = []
+
+    /// A map without votes that remembers what was disputed.
+    func emptied() -> AddressMap {
+        var map = AddressMap()
+        map.disputed = disputed
+        return map
+    }
+
     mutating func vote(_ new: LinkAddress, is old: LinkAddress, by function: Int) {
         votes[new, default: [:]][old, default: []].insert(function)
     }
 
     mutating func prove(_ new: LinkAddress, is old: LinkAddress) { relocated[new] = old }
 
-    mutating func close() {
-        agreed = votes.compactMap { new, candidates in candidates.count == 1 ? candidates.first.map { (new, $0.key) } : nil }
-            .sorted { $0.new < $1.new }
+    /// `mayDispute`: whether it matters that one old address became two, or two became one.
+    mutating func close(_ mayDispute: (LinkAddress) -> Bool) {
+        var newOf: [LinkAddress: Set<LinkAddress>] = [:]
+        for (new, candidates) in votes where mayDispute(new) {
+            if candidates.count > 1 { disputed.insert(new) }
+            for old in candidates.keys { newOf[old, default: []].insert(new) }
+        }
+        for news in newOf.values where news.count > 1 { disputed.formUnion(news) }
+        for (new, old) in relocated where newOf[old].map({ $0 != [new] }) ?? false { relocated[new] = nil }
+        agreed = votes.compactMap { new, candidates in
+            candidates.count == 1 && !disputed.contains(new) ? candidates.first.map { (new, $0.key) } : nil
+        }.sorted { $0.new < $1.new }
         mappedOld = Set(votes.values.flatMap(\.keys)).union(relocated.values)
     }
 
@@ -46,6 +65,7 @@ struct AddressMap: Sendable {
     }
 
     func answer(_ new: LinkAddress) -> Answer {
+        if disputed.contains(new) { return .conflict(votes[new]?.keys.sorted() ?? []) }
         guard let candidates = votes[new], let best = candidates.max(by: { ($0.value.count, $1.key) < ($1.value.count, $0.key) }) else {
             return .none
         }

@@ -54,8 +54,11 @@ struct Resolver {
         let f = c.new.functions[n]
         var result: [Resolved] = []
         checkShape(n)
-        for r in f.references {
-            guard let (destination, offset, evidence) = resolve(r, in: n) else { continue }
+        // Ends of arrays follow the arrays, so these come last.
+        for r in f.references.filter({ !$0.isOnlyCompared }) + f.references.filter(\.isOnlyCompared) {
+            guard let (destination, offset, evidence) = r.isOnlyCompared ? resolveCompared(r, n, result) : resolve(r, in: n) else {
+                continue
+            }
             // A one-byte branch can reach a jump behind the function, if the function is short enough.
             if r.fieldSize != 4, f.size + 5 * f.references.count - r.end > 127 {
                 refuse(
@@ -65,7 +68,26 @@ struct Resolver {
             }
             result.append(Resolved(reference: r, destination: destination, offset: offset, evidence: evidence))
         }
-        return result
+        return result.sorted { $0.reference.field < $1.reference.field }
+    }
+
+    /// An address that is only compared is the end of the array that begins below it, if the function uses one there;
+    /// otherwise it is what stands at it.
+    private mutating func resolveCompared(_ r: Reference, _ n: Int, _ others: [Resolved]) -> Answer? {
+        guard !c.isItself, case .data(let section) = c.new.place(r.target) else { return resolve(r, in: n) }
+        let array = others.filter {
+            $0.reference.kind == .address && $0.reference.target < r.target && c.new.place($0.reference.target) == .data(section: section)
+        }.max { $0.reference.target < $1.reference.target }
+        guard let array else { return resolve(r, in: n) }
+        let distance = array.offset + (r.target - array.reference.target)
+        if case .old(let there, _) = array.destination, let other = c.provedOld(r.target), other != there + distance {
+            refuse(
+                "ambiguous-address", n,
+                "it compares with \(r.target), which may be the end of the data at \(array.reference.target) or something of its own.",
+                "A build with symbols.")
+            return nil
+        }
+        return (array.destination, distance, array.evidence)
     }
 
     /// Shapes of code that cannot be moved whole, whatever they refer to.
@@ -89,9 +111,16 @@ struct Resolver {
                     "A build with symbols, or restart.")
             }
         }
+        if c.new.hasExceptions || c.old.hasExceptions, callsOthers(f) {
+            refuse(
+                "exception-data", n, "exceptions may pass through it, and patched code cannot yet let them.",
+                "Install the fixed package and restart.")
+        }
         guard let o = c.match.oldOf[n] else { return }
         let old = c.old.functions[o]
-        let entries = c.old.file.dynamicSymbols.filter { $0.isDefined && $0.isFunction && $0.value > old.start && $0.value < old.end }.map(
+        let entries = (c.old.file.dynamicSymbols + c.old.file.symbols).filter {
+            $0.isDefined && $0.isFunction && $0.value > old.start && $0.value < old.end
+        }.map(
             \.name)
         let pointed = c.old.pointedTo.contains { $0 > old.start && $0 < old.end }
         if !entries.isEmpty || pointed {
@@ -99,10 +128,14 @@ struct Resolver {
                 "second-entry", n, "the old function is entered in its middle\(entries.first.map { " (\($0))" } ?? ", through a pointer").",
                 "Install the fixed package and restart.")
         }
-        if c.new.hasExceptions || c.old.hasExceptions, f.instructions.contains(where: { $0.flow == .call }) {
-            refuse(
-                "exception-data", n, "exceptions may pass through it, and patched code cannot yet let them.",
-                "Install the fixed package and restart.")
+    }
+
+    /// True when something the function calls could raise an exception while its frame is there.
+    private func callsOthers(_ f: CodeFunction) -> Bool {
+        f.instructions.contains { i in
+            guard i.flow == .call else { return false }
+            guard let target = i.branchTarget, case .plt(let key) = c.new.place(f.start + target) else { return true }
+            return !key.hasPrefix("__stack_chk_fail")
         }
     }
 
@@ -119,7 +152,9 @@ struct Resolver {
         if c.isItself, let answer = resolveToItself(r) { return answer }
         switch c.new.place(r.target) {
         case .function(let g, let offset):
-            if !r.kind.isBranch, offset != 0 || g == n {
+            // Its own start is a function pointer like any other, unless a 64-bit distance from it is added.
+            let isBase = g == n && c.new.functions[n].instructions.contains { $0.immediate?.size == 8 }
+            if !r.kind.isBranch, offset != 0 || isBase {
                 refuse(
                     "data-in-code", n, "it forms the address of bytes inside code (\(r.target)), which need not move with it.",
                     "Install the fixed package and restart.")
@@ -307,9 +342,10 @@ struct Resolver {
         if section.name == ".data.rel.ro", case .one(let there, _) = c.map.answer(a), sameRelocated(there, a, section) {
             return (.old(there, "data"), 0, .votes)
         }
-        if let size = freshSize(a, section) {
-            freshAddresses[a] = size
-            return (.fresh(a, size: size), 0, .fresh)
+        if let region = freshRegion(a, section) {
+            let size = region.upperBound - region.lowerBound
+            if freshAddresses.updateValue(size, forKey: region.lowerBound) == nil { checkIsNoTail(region, section) }
+            return (.fresh(region.lowerBound, size: size), a - region.lowerBound, .fresh)
         }
         let voters = c.map.votes[a].map { " (\($0.values.map(\.count).max() ?? 0) unchanged function refers to it)" } ?? ""
         refuse(
@@ -326,22 +362,39 @@ struct Resolver {
         return size > 0 && DataComparison.firstDifference(c, x, y, size) == nil
     }
 
-    /// Size of an object that only the new build has: the data around it moved apart by at least as much, and nothing in
-    /// the old build lies where it could have been.
-    private func freshSize(_ a: LinkAddress, _ section: Section) -> Int? {
-        guard c.map.votes[a] == nil, let there = c.old.file.section(section.name) else { return nil }
+    /// Where data lies that only the new build has: between neighbours that moved apart by as much, behind all that the
+    /// old build had between them. Whole, because nobody knows how many objects it is.
+    private func freshRegion(_ a: LinkAddress, _ section: Section) -> Range<LinkAddress>? {
         // Nobody unchanged may refer to it.
+        guard c.map.votes[a] == nil, let there = c.old.file.section(section.name) else { return nil }
         let (below, above) = c.map.neighbours(a)
         let low = below.flatMap { section.contains($0.new) && there.contains($0.old) ? $0 : nil }
         let high = above.flatMap { section.contains($0.new) && there.contains($0.old) ? $0 : nil }
         let lowNew = low?.new ?? section.address, lowOld = low?.old ?? there.address
         let highNew = high?.new ?? section.end, highOld = high?.old ?? there.end
-        let growth = (highNew - lowNew) - (highOld - lowOld)
-        let size = c.newData.next(after: a, in: c.new) - a
-        guard growth > 0, size > 0, size <= growth + 32 else { return nil }
+        let room = highOld - lowOld
+        guard room >= 0, lowNew + room <= a, a < highNew else { return nil }
         // An old address between the neighbours that nothing maps to could be the same object, changed.
         let strangers = c.oldData.seams.contains { $0 > lowOld && $0 < highOld && !c.map.mappedOld.contains($0) }
-        return strangers ? nil : size
+        return strangers ? nil : lowNew + room..<highNew
+    }
+
+    /// What looks new may be the end of the object before it, which grew: then moved code reaches it from there.
+    private mutating func checkIsNoTail(_ region: Range<LinkAddress>, _ section: Section) {
+        guard let base = c.newData.taken.last(where: { $0 < region.lowerBound }), section.contains(base) else { return }
+        let near = region.lowerBound - base, far = region.upperBound - base
+        for n in moved.functions {
+            let reaches = c.new.functions[n].instructions.contains { i in
+                if let m = i.memory, m.base != nil, !i.usesSegment, m.displacement >= near, m.displacement < far { return true }
+                return i.immediate.map { $0.value > near && $0.value <= far } ?? false
+            }
+            guard reaches else { continue }
+            refuse(
+                "layout-data-grew", n,
+                "data at \(section.name)+\(hex(region.lowerBound - section.address)) is new, and may be the end of an object \(near) bytes before it that grew.",
+                "A build with symbols or debug information would tell.")
+            return
+        }
     }
 
     private mutating func resolveReadOnly(_ r: Reference, _ section: Section, _ n: Int) -> Answer? {

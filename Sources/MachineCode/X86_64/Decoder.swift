@@ -11,6 +11,8 @@ public enum Mnemonic {
     public static let movsxd = fother_mnemonic_movsxd()
     public static let add = fother_mnemonic_add()
     public static let lea = fother_mnemonic_lea()
+    public static let cmp = fother_mnemonic_cmp()
+    public static let sub = fother_mnemonic_sub()
     public static let push = fother_mnemonic_push()
 }
 
