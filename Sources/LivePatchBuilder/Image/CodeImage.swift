@@ -73,6 +73,15 @@ enum SlotKey: Hashable, Sendable {
     /// Symbol, and the offset that the next word holds for local variables.
     case threadModule(String, UInt64)
     case other(UInt32, String, Int64)
+
+    /// A pair of words that `__tls_get_addr` or a descriptor call is given the address of.
+    var isThreadLocal: Bool {
+        switch self {
+        case .threadModule: true
+        case .other(let type, _, _): type == 36  // R_X86_64_TLSDESC
+        default: false
+        }
+    }
 }
 
 struct CodeImage: Sendable {

@@ -161,7 +161,7 @@ struct Resolver {
                 return nil
             }
             return resolveCode(r, g, offset, n)
-        case .slot where r.kind == .address:
+        case .slot(let key) where r.kind == .address && !key.isThreadLocal:
             refuse(
                 "got-relative", n, "it computes addresses from the global offset table's own, by distances that differ between builds.",
                 "Install the fixed package and restart.")
