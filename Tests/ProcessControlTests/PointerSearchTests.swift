@@ -13,12 +13,12 @@ import Testing
     /// Searches `size` bytes of own memory with `word` at `offset`.
     private func hit(_ word: UInt64, at offset: Int, size: Int = 3 << 20, scramble: UInt64? = nil) throws -> Int? {
         let memory = try ProcessHandle(.own).memory()
-        let raw = unsafe mmap(nil, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)!
+        guard let raw = unsafe mmap(nil, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) else { return nil }
         defer { unsafe munmap(raw, size) }
         unsafe raw.storeBytes(of: word, toByteOffset: offset, as: UInt64.self)
         let start = RuntimeAddress(UInt64(UInt(bitPattern: raw)))
         let hit = try PointerSearch(into: target, of: memory).firstHit(in: [start..<start + size], guard: scramble)
-        return hit.map { $0.address! - start }
+        return try hit.map { try #require($0.address) - start }
     }
 
     @Test(arguments: [0, 1, 3, 4, 4097, (1 << 20) - 4, (1 << 20) - 8, (3 << 20) - 8])

@@ -6,7 +6,7 @@ import ProcessControl
 import Testing
 
 /// Two builds of a library whose change leaves one finding to a person: an allocation has another size.
-private final class Shop {
+final class Shop {
     let folder = FileManager.default.temporaryDirectory.appendingPathComponent("fother-program-\(UUID().uuidString)").path
     static let program = URL(fileURLWithPath: CommandLine.arguments[0]).deletingLastPathComponent().appendingPathComponent("fother").path
 

@@ -41,7 +41,7 @@ import Testing
         for document in Self.documents {
             for word in TextTable.quoted(try TextTable.text(document)) {
                 guard let match = word.wholeMatch(of: /([A-Z][A-Za-z]*Tests)(?:\.([A-Za-z]+))?/) else { continue }
-                let suites = tests.filter { file in file.code.contains { $0.contains("struct \(match.1)") || $0.contains("class \(match.1)") } }
+                let suites = tests.filter { $0.code.contains { $0.contains("struct \(match.1)") || $0.contains("class \(match.1)") } }
                 #expect(!suites.isEmpty || folders.contains(String(match.1)), "\(document) names \(word)")
                 guard let name = match.2 else { continue }
                 #expect(suites.contains { file in file.code.contains { $0.contains("func \(name)(") } }, "\(document) names \(word)")
@@ -50,8 +50,8 @@ import Testing
     }
 
     @Test func whatIsPromisedIsProvedByTests() throws {
-        let promised = try #require(try TextTable.text("docs/safety.md").components(separatedBy: "\n## ").first { $0.hasPrefix("Promised") })
-        let rows = promised.split(separator: "\n").filter { $0.hasPrefix("| ") }.dropFirst()
+        let sections = try TextTable.text("docs/safety.md").components(separatedBy: "\n## ")
+        let rows = sections.first { $0.hasPrefix("Promised") }?.split(separator: "\n").filter { $0.hasPrefix("| ") }.dropFirst() ?? []
         #expect(rows.count >= 10)
         for row in rows {
             let proof = String(row.split(separator: "|").last { !$0.allSatisfy(\.isWhitespace) } ?? "")
