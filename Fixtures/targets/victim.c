@@ -3,10 +3,13 @@
 //   hold, unhold                           a thread enters target_hold and stays there until told
 //   load                                   "CALLS BAD" of the threads under load so far
 //   blocked                                "RETURNS ERRNO SIGNALS" of the thread in the blocking call
+//   leave                                  the handler of --altstack returns
+//   fork                                   a child is made and answers from now on
 //   exec                                   becomes another program; no answer
 //   quit
 // Arguments: --threads N (threads under load, with deep stacks), --block CALL, --seccomp kill|errno,
 //            --no-restart-filter (kills on restart_syscall), --undumpable, --mdwe, --exit-soon (in the middle of things),
+//            --leave-main (the main thread ends, another answers),
 //            --churn (threads come and go), --vfork (the main thread waits for a vfork child), --altstack (a thread sits in a handler on its own stack)
 #define _GNU_SOURCE
 #include "target.h"
@@ -133,6 +136,7 @@ static void *hold(void *argument) {
 }
 
 static int stay_pipe[2];
+static atomic_int stays;
 static int stay_here(void *unused) {
     char byte;
     (void)unused;
@@ -157,7 +161,9 @@ static void *altstack(void *argument) {
     (void)argument;
     sigaltstack(&s, NULL);
     sigaction(SIGUSR2, &action, NULL);
+    stays = 1;
     target_hold(raise_inside, NULL);
+    stays = 0;
     for (;;) pause();
     return NULL;
 }
@@ -214,12 +220,51 @@ static void wait_for_vfork(void) {
     }
 }
 
+static void *serve(void *unused) {
+    static char line[256];
+    (void)unused;
+    while (fgets(line, sizeof line, stdin)) {
+        if (!strncmp(line, "verdict ", 8)) printf("%d\n", target_verdict(atoi(line + 8)));
+        else if (!strcmp(line, "greet\n")) puts(target_greeting());
+        else if (!strcmp(line, "keep\n")) { kept = target_greeting(); puts("kept"); }
+        else if (!strcmp(line, "forget\n")) { kept = NULL; puts("forgotten"); }
+        else if (!strcmp(line, "kept\n")) puts(kept);
+        else if (!strcmp(line, "calls\n")) printf("%d\n", target_count());
+        else if (!strcmp(line, "hold\n")) {
+            ready = 0;
+            holding = 1;
+            pthread_create(&hold_thread, NULL, hold, &hold_pipe[0]);
+            while (!ready) usleep(500);
+            puts("holding");
+        } else if (!strcmp(line, "unhold\n")) {
+            void *result = NULL;
+            if (write(hold_pipe[1], "x", 1) != 1) exit(6);
+            pthread_join(hold_thread, &result);
+            printf("%ld\n", (long)result);
+        } else if (!strcmp(line, "load\n")) printf("%ld %ld\n", load_calls, load_bad);
+        else if (!strcmp(line, "blocked\n")) printf("%d %d %d\n", blocked_returns, blocked_errno, signals_seen);
+        else if (!strcmp(line, "leave\n")) {
+            if (write(stay_pipe[1], "x", 1) != 1) exit(6);
+            while (stays) usleep(500);
+            puts("leaving");
+        } else if (!strcmp(line, "fork\n")) {
+            if (fork()) for (;;) pause();
+            prctl(PR_SET_PDEATHSIG, SIGKILL);
+            puts("forked");
+        } else if (!strcmp(line, "exec\n")) { execlp("sleep", "sleep", "1000", (char *)NULL); exit(8); }
+        else if (!strcmp(line, "quit\n")) exit(0);
+        else puts("?");
+        fflush(stdout);
+    }
+    exit(0);
+}
+
 int main(int argc, char **argv) {
-    static int ends;
+    static int ends, leaves;
     int awaited = 0, kill_filter = -1, restart_filter = 0;
     pthread_t thread;
     struct sigaction action = {.sa_handler = on_signal};
-    static char line[256], greeting[64];
+    static char greeting[64];
     setvbuf(stdout, malloc(4096), _IOFBF, 4096);
     setvbuf(stdin, malloc(4096), _IOFBF, 4096);
     sigaction(SIGUSR1, &action, NULL);
@@ -248,6 +293,8 @@ int main(int argc, char **argv) {
         } else if (!strcmp(argv[i], "--churn")) {
             pthread_create(&thread, NULL, churn, NULL);
             awaited++;
+        } else if (!strcmp(argv[i], "--leave-main")) {
+            leaves = 1;
         } else if (!strcmp(argv[i], "--exit-soon")) {
             ends = 1;
         }
@@ -266,30 +313,10 @@ int main(int argc, char **argv) {
     puts("ready");
     fflush(stdout);
     if (ends) pthread_create(&thread, NULL, exit_soon, NULL);
-    while (fgets(line, sizeof line, stdin)) {
-        if (!strncmp(line, "verdict ", 8)) printf("%d\n", target_verdict(atoi(line + 8)));
-        else if (!strcmp(line, "greet\n")) puts(target_greeting());
-        else if (!strcmp(line, "keep\n")) { kept = target_greeting(); puts("kept"); }
-        else if (!strcmp(line, "forget\n")) { kept = NULL; puts("forgotten"); }
-        else if (!strcmp(line, "kept\n")) puts(kept);
-        else if (!strcmp(line, "calls\n")) printf("%d\n", target_count());
-        else if (!strcmp(line, "hold\n")) {
-            ready = 0;
-            holding = 1;
-            pthread_create(&hold_thread, NULL, hold, &hold_pipe[0]);
-            while (!ready) usleep(500);
-            puts("holding");
-        } else if (!strcmp(line, "unhold\n")) {
-            void *result = NULL;
-            if (write(hold_pipe[1], "x", 1) != 1) return 6;
-            pthread_join(hold_thread, &result);
-            printf("%ld\n", (long)result);
-        } else if (!strcmp(line, "load\n")) printf("%ld %ld\n", load_calls, load_bad);
-        else if (!strcmp(line, "blocked\n")) printf("%d %d %d\n", blocked_returns, blocked_errno, signals_seen);
-        else if (!strcmp(line, "exec\n")) { execlp("sleep", "sleep", "1000", (char *)NULL); return 8; }
-        else if (!strcmp(line, "quit\n")) return 0;
-        else puts("?");
-        fflush(stdout);
+    if (leaves) {
+        pthread_create(&thread, NULL, serve, NULL);
+        pthread_exit(NULL);
     }
+    serve(NULL);
     return 0;
 }

@@ -57,6 +57,10 @@ int64_t fother_get_vector_state(int tid, void *buffer, size_t size) {
     if (ptrace(PTRACE_GETREGSET, tid, NT_X86_XSTATE, &area) < 0) return -errno;
     return (int64_t)area.iov_len;
 }
+int fother_share_memory(int pid, int other) {
+    long n = syscall(SYS_kcmp, pid, other, 1 /* KCMP_VM */, 0, 0);
+    return n < 0 ? -errno : n == 0;
+}
 int fother_tgkill(int tgid, int tid, int signal) { return result(syscall(SYS_tgkill, tgid, tid, signal)); }
 int fother_gettid(void) { return (int)syscall(SYS_gettid); }
 

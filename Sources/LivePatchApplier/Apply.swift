@@ -28,7 +28,7 @@ public struct Applier: Sendable {
 
     /// Makes `process` run `patch`.
     public func apply(_ patch: LivePatch, to id: ProcessID, acceptances: [Acceptance] = []) -> ProcessOutcome {
-        outcome { try transition(patch, id, acceptances) }
+        outcome(of: id) { try transition(patch, id, acceptances) }
     }
 
     /// What `apply` would write, without touching the process. Nil outcome fields never occur: either a plan or why not.
@@ -51,7 +51,7 @@ public struct Applier: Sendable {
     /// Puts the old code back in `process`. `unmap`: and takes the patch's memory away, if nothing can point there; of a
     /// patch that was reverted before, too.
     public func revert(_ patch: LivePatch, in id: ProcessID, unmap: Bool = false) -> ProcessOutcome {
-        outcome {
+        outcome(of: id) {
             let target = try Target(patch, id, held)
             guard let found = target.found else { return .notPatched }
             switch found.state {
@@ -72,9 +72,11 @@ public struct Applier: Sendable {
         }
     }
 
-    private func outcome(_ body: () throws -> ProcessOutcome) -> ProcessOutcome {
+    private func outcome(of id: ProcessID, _ body: () throws -> ProcessOutcome) -> ProcessOutcome {
         do { return try body() } catch let failure as Failure {
-            return failure.saysProcessIsGone ? .gone : failure.saysProcessIsUnreadable ? .couldNotTell(failure) : .refused(failure)
+            // Whatever failed may have failed because it ended.
+            let isGone = failure.saysProcessIsGone || (try? ProcessHandle(id))?.isAlive != true
+            return isGone ? .gone : failure.saysProcessIsUnreadable ? .couldNotTell(failure) : .refused(failure)
         } catch {
             return .couldNotTell(Failure("unexpected", "\(error)"))
         }
@@ -99,6 +101,7 @@ public struct Applier: Sendable {
         let replaced = try target.overlapping(plan, held)
         try target.checkOldBytes(plan, under: replaced)
 
+        try awaitOwnMemory(target.handle, until: .now + budget.timeout)
         if target.found == nil { try map(plan, target) }
         // What was retired has data that old pointers may reach: it is used again as it is. Anything else is written.
         let isReused: Bool
@@ -196,6 +199,20 @@ public struct Applier: Sendable {
         case unknown(Failure)
     }
 
+    /// Whoever else runs in the same memory would not be stopped with the process: mostly a child on its way to an exec.
+    private func awaitOwnMemory(_ process: ProcessHandle, until deadline: ContinuousClock.Instant) throws {
+        var attempts = 0
+        while let other = try process.processesSharingMemory().first {
+            guard ContinuousClock.now < deadline else {
+                throw Failure(
+                    "memory-shared", "process \(other) runs in the same memory, and is not stopped with it.", at: "\(process)",
+                    remedy: "Try again when that process has ended or runs its own program.")
+            }
+            attempts += 1
+            tracer.rest(attempts)
+        }
+    }
+
     /// Waits for a safe point, as long as the budget allows, and switches there.
     private func flip(off: [ApplyPlan], on: ApplyPlan?, _ target: Target) -> Flip {
         var quiet: [(range: Range<RuntimeAddress>, name: String)] = on?.guarded.map { ($0.range, $0.name) } ?? []
@@ -208,7 +225,7 @@ public struct Applier: Sendable {
         for room in (try? CallRoom.occupied(in: target.maps, of: target.memory)) ?? [] {
             quiet.append((room, "a call that another fother started"))
         }
-        let guarded = GuardedRanges(quiet), words = WordReader(target.process)
+        let guarded = GuardedRanges(quiet), words = WordReader(target.memory)
         let change = SiteSwitch(off: off, on: on, memory: target.memory, checkpoint: checkpoint)
         let clock = ContinuousClock()
         let deadline = clock.now + budget.timeout
@@ -220,6 +237,7 @@ public struct Applier: Sendable {
             attempts += 1
             var isSwitched = false
             do {
+                try awaitOwnMemory(target.handle, until: deadline)
                 // Stacks grow and threads come: the map must be that of this attempt.
                 let stacks = StackMap(try target.handle.mappings(), of: target.process)
                 let stop = try tracer.withStopped(target.handle, timeout: budget.stopTimeout) { stopped throws -> [BlockingThread] in
@@ -283,6 +301,8 @@ struct Target {
         maps = try handle.mappings()
         objects = Instances.objects(in: maps, of: memory)
         let all = PatchStates.find(in: maps, of: memory, objects: objects) { $0 == patch.id ? patch : held($0) }
+        // What could not be read because the process ended is not "not there".
+        try memory.requireAlive()
         found = all.first { $0.header?.patch == patch.id }
         others = all.filter { $0.header?.patch != patch.id }
     }

@@ -19,7 +19,7 @@ public struct ProcessView: Sendable {
         self.id = id
         status = try handle.status()
         program = try? handle.executablePath()
-        guard !status.isKernelThread, !status.isEnded else {
+        guard !status.isKernelThread, !status.isProcessEnded else {
             objects = []
             patches = []
             return
@@ -27,6 +27,8 @@ public struct ProcessView: Sendable {
         let maps = try handle.mappings(), memory = try handle.memory()
         objects = Instances.objects(in: maps, of: memory)
         patches = PatchStates.find(in: maps, of: memory, objects: objects, held: held)
+        // What could not be read because the process ended is not "not there".
+        try memory.requireAlive()
     }
 }
 
@@ -43,7 +45,7 @@ public struct ProcessScan: Sendable {
         for id in ids where id != ProcessID.own {
             switch Self.look(id, held) {
             case .success(let view):
-                if !view.status.isKernelThread, !view.status.isEnded { views.append(view) }
+                if !view.status.isKernelThread, !view.status.isProcessEnded { views.append(view) }
             case .failure(let failure as Failure):
                 if !failure.saysProcessIsGone || only != nil { unreadable.append((id, failure)) }
             case .failure(let error):

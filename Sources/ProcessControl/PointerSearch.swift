@@ -86,7 +86,7 @@ public final class PointerSearch {
             while at < place.upperBound {
                 let count = min(Self.chunkBytes, place.upperBound - at)
                 let isRead = unsafe buffer.withUnsafeMutableBytes {
-                    unsafe fother_process_read(memory.process.value, at.value, $0.baseAddress, count) == Int64(count)
+                    unsafe fother_process_read(memory.thread.value, at.value, $0.baseAddress, count) == Int64(count)
                 }
                 guard isRead else {
                     throw Failure(

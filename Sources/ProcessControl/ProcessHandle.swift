@@ -36,10 +36,18 @@ public final class ProcessHandle: Sendable, CustomStringConvertible {
 
     public var description: String { "process \(id)" }
 
-    /// Its memory map as the kernel tells it now. A zombie and a kernel thread have none: an empty array. While the
-    /// process runs the map is not a snapshot; stop it for one.
+    /// Its memory map as the kernel tells it now. A kernel thread has none: an empty array. While the process
+    /// runs the map is not a snapshot; stop it for one.
     public func mappings() throws(Failure) -> [Mapping] {
-        try parseMaps(read("maps", limitBytes: Limits.mapsBytes), at: "/proc/\(id)/maps")
+        var name = "maps"
+        var text = try read(name, limitBytes: Limits.mapsBytes)
+        if text.isEmpty, try !status().isKernelThread {
+            // The main thread may have ended, and the process goes on without it.
+            name = "task/\(try livingThread())/maps"
+            text = try read(name, limitBytes: Limits.mapsBytes)
+            if text.isEmpty { throw processFailure(Errno(-ESRCH), id, name) }
+        }
+        return try parseMaps(text, at: "/proc/\(id)/\(name)")
     }
 
     public func status() throws(Failure) -> ProcessStatus {
@@ -56,6 +64,14 @@ public final class ProcessHandle: Sendable, CustomStringConvertible {
         }
     }
 
+    /// A thread that has not ended: the main one, if it has not. Failure: `process-gone` when there is none.
+    public func livingThread() throws(Failure) -> ThreadID {
+        let main = ThreadID(id.value)
+        if try !status(of: main).isEnded { return main }
+        for thread in try threads() where (try? status(of: thread))?.isEnded == false { return thread }
+        throw processFailure(Errno(-ESRCH), id, "")
+    }
+
     public func status(of thread: ThreadID) throws(Failure) -> ProcessStatus {
         let name = "task/\(thread)/status"
         return try ProcessStatus(parsing: read(name, limitBytes: Limits.statusBytes), at: "/proc/\(id)/\(name)")
@@ -69,7 +85,8 @@ public final class ProcessHandle: Sendable, CustomStringConvertible {
     /// Where the kernel says the executable is, as seen from the process's own root; ends in ` (deleted)` when the
     /// file is gone. A name, never an identity.
     public func executablePath() throws(Failure) -> String {
-        do { return try directory.readLink("exe") } catch { throw processFailure(error, id, "exe") }
+        let name = "task/\(try livingThread())/exe"
+        do { return try directory.readLink(name) } catch { throw processFailure(error, id, name) }
     }
 
     /// Its arguments; empty for kernel threads and zombies. The process can overwrite them.
@@ -90,13 +107,23 @@ public final class ProcessHandle: Sendable, CustomStringConvertible {
     /// A path that opens `path` as the process itself would, in its own root.
     public func pathInItsRoot(_ path: String) -> String { "/proc/\(id)/root" + path }
 
+    /// Other processes that live in the same memory: a child between vfork and exec, or one made by clone with CLONE_VM.
+    /// Stopping this process does not stop them. Empty also where the kernel cannot tell (no CONFIG_KCMP).
+    public func processesSharingMemory() throws(Failure) -> [ProcessID] {
+        let thread = try livingThread()
+        let others = try listProcesses().filter { $0 != id && fother_share_memory(thread.value, $0.value) == 1 }
+        if others.isEmpty { return [] }
+        // Whoever has no memory at all, a kernel thread or one that is ending, has the same as others without any.
+        _ = try livingThread()
+        return others.filter { (try? ProcessHandle($0).status()).map { !$0.isKernelThread && !$0.isEnded } ?? false }
+    }
+
     /// Its address space, pinned.
     public func memory() throws(Failure) -> ProcessMemory { try ProcessMemory(self) }
 
-    /// Whether it still exists; a zombie does not.
+    /// Whether any thread of it has not ended.
     public var isAlive: Bool {
-        guard let status = try? status() else { return false }
-        return status.state != .zombie && status.state != .dead
+        (try? livingThread()) != nil
     }
 
     private func read(_ name: String, limitBytes: Int) throws(Failure) -> [UInt8] {

@@ -12,6 +12,8 @@ import Glibc
 /// kernels >= 6.12 can be configured to demand an attachment.
 public final class ProcessMemory: MemoryReader, Sendable {
     public let process: ProcessID
+    /// One whose memory this is: calls that take no file name it.
+    let thread: ThreadID
     private let file: Descriptor
 
     public enum Limits {
@@ -22,8 +24,10 @@ public final class ProcessMemory: MemoryReader, Sendable {
     init(_ process: ProcessHandle) throws(Failure) {
         self.process = process.id
         // Opening for writing needs the same permission as reading: PTRACE_MODE_ATTACH.
-        do { file = try Descriptor(opening: "mem", in: process.directory, flags: O_RDWR) } catch {
-            throw processFailure(error, process.id, "mem")
+        thread = try process.livingThread()
+        let name = "task/\(thread)/mem"
+        do { file = try Descriptor(opening: name, in: process.directory, flags: O_RDWR) } catch {
+            throw processFailure(error, process.id, name)
         }
     }
 
@@ -55,6 +59,13 @@ public final class ProcessMemory: MemoryReader, Sendable {
         }
         guard written > 0 else { throw gone }
         guard written == bytes.count else { throw unwritable(address, bytes.count, written) }
+    }
+
+    /// Throws `process-gone` when the address space has ended. What was looked at before, maps included, was of this one if
+    /// it has not.
+    public func requireAlive() throws(Failure) {
+        // Nothing is mapped at 0: a living one answers with an error, and one that has ended with nothing at all.
+        if let bytes = try? file.read(at: 0, count: 1), bytes.isEmpty { throw gone }
     }
 
     private var gone: Failure {

@@ -77,8 +77,11 @@ public struct ProcessStatus: Hashable, Sendable {
         hasShadowStack = fields["x86_Thread_features"]?.split(separator: " ").contains("shstk") ?? false
     }
 
-    /// It runs no more and waits, or not even that, for its parent to ask how it ended.
+    /// The thread runs no more, and waits, or not even that, to be asked how it ended. Of a process: its main thread; others
+    /// may go on, see `isProcessEnded`.
     public var isEnded: Bool { state == .zombie || state == .dead }
+    /// No thread is left that could run.
+    public var isProcessEnded: Bool { isEnded && threadCount <= 1 }
 }
 
 private func trimmed(_ s: String) -> String {

@@ -12,14 +12,14 @@ public final class WordReader {
         case unreadable
     }
 
-    private let process: ProcessID
+    private let thread: ThreadID
     private var buffer: [UInt64]
     /// What the buffer holds: the range that was read last.
     private var start: UInt64 = 0
     private var count = 0
 
-    public init(_ process: ProcessID) {
-        self.process = process
+    public init(_ memory: ProcessMemory) {
+        thread = memory.thread
         buffer = [UInt64](repeating: 0, count: 64 << 10)
     }
 
@@ -32,7 +32,7 @@ public final class WordReader {
         if count > buffer.count { buffer = [UInt64](repeating: 0, count: count) }
         let low = bounds.lowerBound, span = bounds.upperBound - bounds.lowerBound
         return unsafe buffer.withUnsafeMutableBufferPointer { words in
-            let n = unsafe fother_process_read(process.value, range.lowerBound.value, words.baseAddress, count * 8)
+            let n = unsafe fother_process_read(thread.value, range.lowerBound.value, words.baseAddress, count * 8)
             guard n == Int64(count * 8) else { return .unreadable }
             self.count = count
             // Eight words a step, without a branch for each: hits are rare.

@@ -23,6 +23,8 @@ int fother_get_registers(int tid, struct user_regs_struct *registers);
 int fother_set_registers(int tid, const struct user_regs_struct *registers);
 /// The XSAVE area: x87, vector and further registers. Returns its size.
 int64_t fother_get_vector_state(int tid, void *buffer, size_t size);
+/// kcmp(2): 1 when two processes share their memory, 0 when not. -ENOSYS without CONFIG_KCMP.
+int fother_share_memory(int pid, int other);
 int fother_tgkill(int tgid, int tid, int signal);
 int fother_gettid(void);
 

@@ -47,6 +47,7 @@ struct CallSite: Sendable {
                 if fother_now() >= deadline { throw reason }
             }
             round += 1
+            _ = try process.livingThread()  // or it has ended
             if fother_now() >= deadline { throw reason }
             Tracer().rest(round)
         }

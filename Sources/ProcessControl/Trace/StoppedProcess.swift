@@ -43,6 +43,7 @@ public struct StoppedProcess: ~Copyable {
     private let task: Descriptor
     private var known: Set<ThreadID> = []
     private var underFilter: Set<ThreadID> = []
+    private var uninterruptible: Set<ThreadID> = []
     private var stoppedAt: Int64 = 0
 
     enum Limits {
@@ -81,8 +82,9 @@ public struct StoppedProcess: ~Copyable {
         for _ in 0..<Limits.roundsMax {
             let new = try newThreads()
             if new.isEmpty { break }
-            for thread in new where try seize(thread, of: process, status: noteFilter(of: thread)) { waiting.append(thread) }
+            for thread in new where try seize(thread, of: process, status: note(thread)) { waiting.append(thread) }
         }
+        try waitForUninterruptible(waiting, deadline)
         threads.reserveCapacity(waiting.count + 64)
         guard !waiting.isEmpty else { throw gone }
         _ = fother_alarm(timeout.nanoseconds)
@@ -92,7 +94,7 @@ public struct StoppedProcess: ~Copyable {
             for thread in waiting { _ = fother_interrupt(thread.value) }
             for thread in waiting { try collect(thread, deadline) }
             waiting = []
-            for thread in try newThreads() where try seize(thread, of: process, status: noteFilter(of: thread)) {
+            for thread in try newThreads() where try seize(thread, of: process, status: note(thread)) {
                 waiting.append(thread)
             }
             if waiting.isEmpty {
@@ -103,6 +105,16 @@ public struct StoppedProcess: ~Copyable {
         throw Failure(
             "stop-timeout", "the process creates threads faster than they can be stopped.", at: "\(process)",
             remedy: "Try again when it is less busy.")
+    }
+
+    /// A thread that sleeps uninterruptibly would keep the others waiting, stopped. So they run on until it comes back.
+    private mutating func waitForUninterruptible(_ threads: [ThreadID], _ deadline: Int64) throws(Failure) {
+        for thread in threads where uninterruptible.contains(thread) {
+            while let status = try? process.status(of: thread), status.state == .uninterruptible {
+                guard fother_now() < deadline else { throw timedOut(thread) }
+                _ = fother_sleep(200_000)
+            }
+        }
     }
 
     /// Lets everything go on and returns for how long it stood still. Calling it again does nothing.
@@ -141,9 +153,10 @@ public struct StoppedProcess: ~Copyable {
         return new
     }
 
-    /// Whether a seccomp filter judges the thread's system calls.
-    private mutating func noteFilter(of thread: ThreadID) -> ProcessStatus? {
+    /// Notes whether a seccomp filter judges the thread's system calls, and whether it can be interrupted now.
+    private mutating func note(_ thread: ThreadID) -> ProcessStatus? {
         let status = try? process.status(of: thread)
+        if status?.state == .uninterruptible { uninterruptible.insert(thread) }
         if status?.seccomp != ProcessStatus.Seccomp.none { underFilter.insert(thread) }
         return status
     }

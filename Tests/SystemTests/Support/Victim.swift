@@ -16,7 +16,8 @@ final class Victim: Sendable {
     var patch: LivePatch { fixture.patch }
 
     /// Starts it and waits until it has prepared itself as `arguments` say: see Fixtures/targets/victim.c.
-    init(_ arguments: String..., isStatic: Bool = false) throws {
+    convenience init(_ arguments: String..., isStatic: Bool = false) throws { try self.init(arguments: arguments, isStatic: isStatic) }
+    init(arguments: [String], isStatic: Bool = false) throws {
         fixture = try Fixture.get()
         child = try ChildProcess([isStatic ? fixture.staticProgram : fixture.program] + arguments, input: .pipe, output: .pipe)
         let first = try child.readLine()
