@@ -47,7 +47,7 @@ soak: build
 	scripts/soak $(SECONDS_EACH)
 
 install: build
-	install -D -m 0755 $(FOTHER) $(DESTDIR)$(PREFIX)/bin/fother
+	install -D -s -m 0755 $(FOTHER) $(DESTDIR)$(PREFIX)/bin/fother
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/fother/demo Fixtures/demo/*
 
 clean:
