@@ -113,7 +113,7 @@ public final class PointerSearch {
             while from < count {
                 let found = unsafe buffer.withUnsafeBytes { bytes in
                     unsafe needle.withUnsafeBytes {
-                        unsafe fother_find(bytes.baseAddress! + from, count - from, $0.baseAddress, $0.count)
+                        unsafe fother_find(bytes.baseAddress?.advanced(by: from), count - from, $0.baseAddress, $0.count)
                     }
                 }
                 guard found >= 0 else { break }
