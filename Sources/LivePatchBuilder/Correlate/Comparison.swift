@@ -203,15 +203,28 @@ struct Comparison: Sendable {
             } else if let m = map.majority(s.target), m != r.target {
                 return "it uses other data (\(s.target))"
             }
-            return sameReadOnly(r.target, s.target) ? nil : "read-only data at \(s.target) changed"
+            return sameReadOnly(r, s) ? nil : "read-only data at \(s.target) changed"
         case (.nowhere, .nowhere):
-            return nil
+            guard s.use == .indexed else { return nil }
+            return sameBehind(r.target, s.target) ? nil : "read-only data behind \(s.target) changed"
         case (.nowhere, .data) where isBoundary(r.target, old), (.data, .nowhere) where isBoundary(s.target, new):
             // The end of a section, as in `&__TMC_END__`: in one of the builds something begins there.
             return nil
         default:
             return "it refers to something of another kind"
         }
+    }
+
+    /// An index into an array that begins a section may start from an address before it: the section must be the same.
+    private func sameBehind(_ x: LinkAddress, _ y: LinkAddress) -> Bool {
+        func section(_ file: ELFFile, _ a: LinkAddress) -> Section? {
+            file.sections.filter { $0.isAllocated && $0.hasBytes && $0.address > a && $0.address - a <= DataLayout.slack }
+                .min { $0.address < $1.address }
+        }
+        guard let a = section(old.file, x), let b = section(new.file, y) else { return true }
+        guard a.name == b.name, a.address - x == b.address - y else { return false }
+        let size = min(a.size, b.size, DataLayout.slack)
+        return a.isWritable || old.file.read(a.address, size) == new.file.read(b.address, size)
     }
 
     private func samePLT(_ a: String, _ b: String) -> Bool {
@@ -246,17 +259,31 @@ struct Comparison: Sendable {
         }
     }
 
-    /// True when nothing that the address may stand for differs between the builds: jump tables are compared as code,
-    /// bytes up to the next thing that anybody refers to; writable and relocated data is compared elsewhere.
-    func sameReadOnly(_ x: LinkAddress, _ y: LinkAddress) -> Bool {
+    /// True when a reference of old code and the same one of new code read the same: see below.
+    private func sameReadOnly(_ r: Reference, _ s: Reference) -> Bool {
+        if case .access(let bytes, _) = s.kind { return sameReadOnly(r.target, s.target, bytes: max(bytes, 1)) }
+        return sameReadOnly(r.target, s.target, s.use == r.use ? s.use : .indexed)
+    }
+
+    /// True when nothing that may be read through the address differs between the builds: jump tables are compared as code;
+    /// writable and relocated data is compared elsewhere.
+    func sameReadOnly(_ x: LinkAddress, _ y: LinkAddress, _ use: AddressUse? = nil, bytes: Int? = nil) -> Bool {
         guard let s = old.file.section(at: x), let t = new.file.section(at: y) else { return true }
         guard !s.isWritable, !t.isWritable else { return s.isWritable == t.isWritable }
         if let a = oldData.tables[x], let b = newData.tables[y] {
             return a.targets.count == b.targets.count && zip(a.targets, b.targets).allSatisfy { corresponds($0, $1) }
         }
-        let sizeA = oldData.next(after: x, in: old) - x, sizeB = newData.next(after: y, in: new) - y
-        let size = min(sizeA, sizeB)
-        guard let a = old.file.read(x, size), let b = new.file.read(y, size) else { return true }
-        return a == b
+        // What both builds have there: neither object is longer than that, unless code reads past its end.
+        let before = oldData.reach(from: x, use, in: old), after = newData.reach(from: y, use, in: new)
+        let count = bytes ?? min(before.upperBound - x, after.upperBound - y)
+        guard count > 0, let a = old.file.read(x, count), let b = new.file.read(y, count) else { return true }
+        if a == b { return true }
+        guard use == .indexed else { return false }
+        // Strings that happen to stand behind the start of an array are none of its elements.
+        let own = newData.next(after: y, in: new) - y
+        return !(0..<count).contains { at in
+            a[a.startIndex + at] != b[b.startIndex + at]
+                && (at < own || !oldData.isInText(x + at, in: old) || !newData.isInText(y + at, in: new))
+        }
     }
 }

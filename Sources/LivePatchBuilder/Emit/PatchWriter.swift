@@ -5,9 +5,6 @@ import LivePatch
 import MachineCode
 
 struct PatchWriter {
-    /// Bytes before a copied object that come along: code may form an address below an array's first element.
-    static let copyMargin = 1024
-
     private let c: Comparison
     private let moved: MovedCode
     private let hooks: Hooks
@@ -23,7 +20,8 @@ struct PatchWriter {
     private var textOffset: [Int: Int] = [:]
     /// New index and field of a short branch -> offset of its long jump.
     private var islands: [Int: [Int: Int]] = [:]
-    private var copies: [LinkAddress: (offset: Int, size: Int)] = [:]
+    /// Copied parts of the new build's read-only data, and where in the patch's they begin.
+    private var copies: [(range: Range<LinkAddress>, offset: Int)] = []
     private var tables: [LinkAddress: Int] = [:]
     private var fresh: [LinkAddress: (part: Part, offset: Int)] = [:]
     private var thunks: [LinkAddress: Int] = [:]
@@ -75,33 +73,28 @@ struct PatchWriter {
     // MARK: Data
 
     private mutating func placeCopies(_ resolved: [Int: [Resolved]]) {
-        var sizes: [LinkAddress: Int] = [:], freshSizes: [LinkAddress: Int] = [:]
+        var ranges: Set<Range<LinkAddress>> = [], freshSizes: [LinkAddress: Int] = [:]
         for r in resolved.values.joined() {
             switch r.destination {
-            case .copy(let a, let size): sizes[a] = max(size, sizes[a] ?? 0)
+            case .copy(_, let range): ranges.insert(range)
             case .fresh(let a, let size): freshSizes[a] = size
             default: break
             }
         }
-        // Windows that overlap are one: nothing is copied twice, and distances inside stay what they are.
+        // Ranges that touch are one: nothing is copied twice, and distances inside stay what they are.
         var windows: [Range<LinkAddress>] = []
-        for (a, size) in sizes.sorted(by: { $0.key < $1.key }) {
-            guard let section = c.new.file.section(at: a), let bytes = c.new.file.read(a, size) else { continue }
-            let isLiteral = ReadOnlyComparison.literal(bytes) != nil
-            let from = isLiteral ? a : a + -min(Self.copyMargin, a - section.address)
-            let window = from..<a + size
-            if let last = windows.last, last.upperBound >= window.lowerBound {
-                windows[windows.count - 1] = last.lowerBound..<max(last.upperBound, window.upperBound)
+        for range in ranges.sorted(by: { ($0.lowerBound, $0.upperBound) < ($1.lowerBound, $1.upperBound) }) {
+            if let last = windows.last, last.upperBound >= range.lowerBound {
+                windows[windows.count - 1] = last.lowerBound..<max(last.upperBound, range.upperBound)
             } else {
-                windows.append(window)
+                windows.append(range)
             }
         }
         for window in windows {
             // The same position within 64 bytes as in the new build, so that aligned loads stay aligned.
             while contents[.readOnly].count % 64 != Int(window.lowerBound.value % 64) { contents[.readOnly].append(0) }
-            let start = contents[.readOnly].count
+            copies.append((window, contents[.readOnly].count))
             contents[.readOnly] += c.new.file.read(window.lowerBound, window.upperBound - window.lowerBound) ?? []
-            for (a, size) in sizes where window.contains(a) { copies[a] = (start + (a - window.lowerBound), size) }
         }
         // New data keeps its position within 64 bytes too.
         func aligned(_ count: Int, _ a: LinkAddress) -> Int { count + Int((a.value &- UInt64(count)) % 64) }
@@ -181,12 +174,9 @@ struct PatchWriter {
             return (symbol(PatchSymbol("old." + unique, .old(a))), r.offset)
         case .moved(let g, let offset): return (functionSymbol(g), offset)
         case .copy(let a, _):
-            let place = copies[a]
-            return (
-                symbol(
-                    PatchSymbol("ro_\(String(a.value, radix: 16))", .part(.readOnly, offset: place?.offset ?? 0), size: place?.size ?? 0)),
-                r.offset
-            )
+            let copy = copies.first { $0.range.lowerBound <= a && a <= $0.range.upperBound }
+            let offset = copy.map { $0.offset + (a - $0.range.lowerBound) } ?? 0
+            return (symbol(PatchSymbol("ro_\(String(a.value, radix: 16))", .part(.readOnly, offset: offset))), r.offset)
         case .fresh(let a, let size):
             let place = fresh[a]
             return (

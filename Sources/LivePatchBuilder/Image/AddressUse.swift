@@ -1,45 +1,113 @@
-// What code does with an address that it forms. One that is only compared may be the end of an array, which is also where
-// the next object begins: it says nothing about that object.
+// What code does with an address that it forms: how far from it memory may be read says how much must be the same there.
 
+import ELF
 import MachineCode
 
-extension CodeFunction {
-    /// Instructions in which the further way of an address is looked for.
-    static let useWindow = 400
+enum AddressUse: Sendable {
+    /// Read through, passed, stored or returned: it is where some object begins.
+    case followed
+    /// A register is added: any element, and the address itself may lie outside the object (`table[c - 'A']`).
+    case indexed
+    /// Compared or subtracted and nothing else: the end of an array, or an identity. It says nothing about what begins there.
+    case compared
+}
 
-    /// True when the address formed by the instruction at this index is compared or subtracted, and nothing else as far as
-    /// can be seen: never read through, stored, passed or returned.
-    func onlyCompares(_ index: Int) -> Bool {
-        guard instructions[index].takesAddress, let first = instructions[index].destination else { return false }
-        var holders = first.bit
-        var compared = false
-        for i in instructions[(index + 1)...].prefix(Self.useWindow) {
-            let isRead = i.reads & holders != 0
-            if isRead {
-                let isMemory = i.memory.map { m in (m.base?.bit ?? 0) & holders != 0 || (m.index?.bit ?? 0) & holders != 0 } ?? false
-                if isMemory { return false }
-                if i.mnemonic == Mnemonic.cmp {
-                    compared = true
-                } else if i.mnemonic == Mnemonic.sub {
-                    compared = true
-                    holders &= ~i.writes
-                } else if i.mnemonic == Mnemonic.mov, let to = i.destination, i.memory == nil, i.ripRelative == nil {
-                    holders |= to.bit
+extension CodeFunction {
+    /// Instructions along which the further way of an address is followed, branches included.
+    static let useStepsMax = 3000
+
+    /// The use of the address that the instruction at this index forms, on all ways from there; `indexed`, which is the
+    /// widest, when the ways cannot be followed to their end.
+    func addressUse(_ index: Int) -> AddressUse {
+        guard instructions[index].takesAddress, let first = instructions[index].destination else { return .indexed }
+        var isFollowed = false, isCompared = false
+        var seen: [Int: UInt32] = [:]
+        var ways = [(at: index + 1, holders: first.bit)]
+        var steps = 0
+        while let way = ways.popLast() {
+            var (at, holders) = way
+            while at < instructions.count, holders & ~(seen[at] ?? 0) != 0 {
+                steps += 1
+                guard steps < Self.useStepsMax else { return .indexed }
+                seen[at, default: 0] |= holders
+                let i = instructions[at]
+                if i.reads & holders != 0 {
+                    let base = i.memory.map { ($0.base?.bit ?? 0) & holders != 0 } ?? false
+                    let other = i.memory.map { ($0.index?.bit ?? 0) & holders != 0 } ?? false
+                    if other || base && i.memory?.index != nil { return .indexed }
+                    if base {
+                        isFollowed = true
+                        if i.takesAddress, let to = i.destination { holders |= to.bit }
+                    } else if i.mnemonic == Mnemonic.cmp {
+                        isCompared = true
+                    } else if i.mnemonic == Mnemonic.sub {
+                        if i.immediate != nil { return .indexed }
+                        isCompared = true
+                        holders &= ~i.writes
+                    } else if i.mnemonic == Mnemonic.add {
+                        guard let step = i.immediate, step.value == 1 else { return .indexed }
+                        isFollowed = true
+                    } else if i.mnemonic == Mnemonic.mov, let to = i.destination, i.memory == nil, i.ripRelative == nil {
+                        holders |= to.bit
+                    } else {
+                        isFollowed = true
+                        // A conditional move or an exchange passes it on as well.
+                        if let to = i.destination, i.memory == nil { holders |= to.bit }
+                    }
                 } else {
-                    return false
+                    holders &= ~i.writes
                 }
-            } else {
-                holders &= ~i.writes
+                let target = i.branchTarget.flatMap { instructionIndex(at: $0) }
+                switch i.flow {
+                case .next: at += 1
+                case .call:
+                    if holders & Register.passed != 0 { isFollowed = true }
+                    holders &= ~Register.lostInCalls
+                    at += 1
+                case .conditional:
+                    if let target { ways.append((target, holders)) } else { isFollowed = true }
+                    at += 1
+                case .jump:
+                    // Out of the function with it: passed on. Through a table: to all places of a switch.
+                    if i.isIndirect { return .indexed }
+                    guard let target else {
+                        isFollowed = true
+                        at = instructions.count
+                        continue
+                    }
+                    at = target
+                case .return, .stop:
+                    if holders & Register.rax.bit != 0 { isFollowed = true }
+                    at = instructions.count
+                }
             }
-            if i.flow == .call {
-                // Passed on, if it is where an argument goes; otherwise lost, unless the callee preserves it.
-                if holders & Register.passed != 0 { return false }
-                holders &= ~Register.lostInCalls
-            }
-            if i.flow == .return, holders & Register.rax.bit != 0 { return false }
-            if holders == 0 { break }
         }
-        return compared
+        return isCompared && !isFollowed ? .compared : .followed
+    }
+
+    /// The instruction that begins at this offset.
+    private func instructionIndex(at offset: Int) -> Int? {
+        var low = 0, high = instructions.count
+        while low < high {
+            let middle = (low + high) / 2
+            if instructions[middle].offset < offset { low = middle + 1 } else { high = middle }
+        }
+        return low < instructions.count && instructions[low].offset == offset ? low : nil
+    }
+
+    /// Fills in the uses of all addresses that the function forms. Arrays that are walked to an end are used in all their
+    /// length, whatever they begin with. `section` is the index of the one that holds an address.
+    mutating func findAddressUses(_ section: (LinkAddress) -> Int?) {
+        for k in references.indices where references[k].kind == .address { references[k].use = addressUse(references[k].instruction) }
+        let ends = references.filter { $0.kind == .address && $0.use == .compared }.map {
+            (address: $0.target, section: section($0.target + -1))
+        }
+        guard !ends.isEmpty else { return }
+        for k in references.indices where references[k].use == .followed {
+            let start = references[k].target
+            let isWalked = ends.contains { $0.address > start && $0.address - start <= DataLayout.walkMax && $0.section == section(start) }
+            if isWalked { references[k].use = .indexed }
+        }
     }
 }
 

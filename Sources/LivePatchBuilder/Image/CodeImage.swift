@@ -23,8 +23,10 @@ struct Reference: Sendable {
     var end: Int
     var target: LinkAddress
     var kind: Kind
-    /// An address that is compared and never followed: the end of an array, or an identity.
-    var isOnlyCompared = false
+    /// For addresses: what the code does with it.
+    var use: AddressUse?
+    /// The end of an array, or an identity: never followed.
+    var isOnlyCompared: Bool { use == .compared }
 }
 
 /// One contiguous range of code: a function, a cold part of one, or bytes that no unwind data covers.
@@ -375,9 +377,7 @@ struct CodeImage: Sendable {
                     instruction: n, field: at, fieldSize: field.size, end: i.end, target: f.start + (i.end + field.distance), kind: kind))
             for k in 0..<field.size where at + k < f.normalized.count { f.normalized[at + k] = 0 }
         }
-        for k in f.references.indices where f.references[k].kind == .address {
-            f.references[k].isOnlyCompared = f.onlyCompares(f.references[k].instruction)
-        }
+        f.findAddressUses { file.section(at: $0)?.index }
         functions[index] = f
     }
 }

@@ -9,6 +9,8 @@ struct DataLayout: Sendable {
     let taken: [LinkAddress]
     /// Jump tables of all functions, by address.
     private(set) var tables: [LinkAddress: JumpTable] = [:]
+    /// For each seam, where an object that begins there ends at the latest.
+    private(set) var objectEnds: [LinkAddress]
     /// Functions (indices) that use a table.
     private(set) var tableOwner: [LinkAddress: Int] = [:]
 
@@ -34,6 +36,8 @@ struct DataLayout: Sendable {
                 tableOwner[address] = f.index
             }
         }
+        objectEnds = []
+        objectEnds = findObjectEnds(image)
     }
 
     /// The first seam behind `a`, or the end of its section.

@@ -11,8 +11,8 @@ enum Destination: Hashable, Sendable {
     case old(LinkAddress, String)
     /// A moved function, by new index, and the offset into it.
     case moved(Int, offset: Int)
-    /// Bytes of the new build's read-only data, copied.
-    case copy(LinkAddress, size: Int)
+    /// A place in the new build's read-only data, of which this range is copied.
+    case copy(LinkAddress, Range<LinkAddress>)
     case table(LinkAddress)
     /// New writable data: address in the new build and size.
     case fresh(LinkAddress, size: Int)
@@ -399,54 +399,42 @@ struct Resolver {
 
     private mutating func resolveReadOnly(_ r: Reference, _ section: Section, _ n: Int) -> Answer? {
         let a = r.target
-        if let there = c.oldBySymbol(a), c.sameReadOnly(there, a) { return (.old(there, c.new.objectAt[a]?.name ?? "data"), 0, .symbol) }
-        if case .one(let there, _) = c.map.answer(a), c.sameReadOnly(there, a) { return (.old(there, "data"), 0, .votes) }
-        let size = extent(r)
-        guard let bytes = c.new.file.read(a, size) else {
+        // What stands for it in the old build must be the same as far as the new code may read.
+        var reach = c.newData.reach(from: a, r.use ?? .indexed, in: c.new)
+        if case .access(let bytes, _) = r.kind { reach = a..<a + max(bytes, 1) }
+        if reach.isEmpty { reach = a..<a + min(1, section.end - a) }
+        guard c.new.file.read(reach.lowerBound, reach.upperBound - reach.lowerBound) != nil else {
             refuse("unresolved-reference", n, "read-only data at \(a) is not in the file.", "The file as its package ships it.")
             return nil
         }
-        // What stands for the object must be the same as far as code may reach through its address.
-        let reach = r.kind == .address ? Self.reach(c.new, a, section) : size
+        if let there = c.oldBySymbol(a), isSame(there, reach) { return (.old(there, c.new.objectAt[a]?.name ?? "data"), 0, .symbol) }
+        if case .one(let there, _) = c.map.answer(a), isSame(there, reach) { return (.old(there, "data"), 0, .votes) }
         let (below, above) = c.map.neighbours(a)
         if let below, let above, below.new - below.old == above.new - above.old {
             let there = a + (below.old - below.new)
-            if c.old.file.section(at: there)?.name == section.name, isSame(there, a, reach) { return (.old(there, "data"), 0, .interval) }
+            if c.old.file.section(at: there)?.name == section.name, isSame(there, reach) { return (.old(there, "data"), 0, .interval) }
         }
-        if size >= 4, let there = sameContent(bytes, section.name), isSame(there, a, reach) { return (.old(there, "data"), 0, .content) }
-        guard size <= Self.copyMax else {
+        if reach.upperBound - a >= 4, let there = sameContent(reach, section.name) { return (.old(there, "data"), 0, .content) }
+        guard reach.upperBound - a <= Self.copyMax else {
             refuse("unresolved-reference", n, "new read-only data at \(a) is larger than \(Self.copyMax) bytes.", "Nothing: restart.")
             return nil
         }
-        return (.copy(a, size: max(size, reach)), 0, .copied)
+        return (.copy(a, reach), 0, .copied)
     }
 
-    /// Bytes from `a` on that an address may lead to: a string up to its NUL, anything else as far as arrays go.
-    static func reach(_ image: CodeImage, _ a: LinkAddress, _ section: Section) -> Int {
-        let rest = min(ReadOnlyComparison.reach, section.end - a)
-        guard let bytes = image.file.read(a, rest) else { return 0 }
-        if let end = bytes.firstIndex(of: 0), ReadOnlyComparison.literal(bytes[...end]) != nil { return end - bytes.startIndex + 1 }
-        return rest
-    }
-
-    private func isSame(_ there: LinkAddress, _ a: LinkAddress, _ count: Int) -> Bool {
+    /// True when the old bytes at `there` are those of `reach` in the new build.
+    private func isSame(_ there: LinkAddress, _ reach: Range<LinkAddress>) -> Bool {
+        let count = reach.upperBound - reach.lowerBound
         guard let x = c.old.file.read(there, count) else { return false }
-        return x == c.new.file.read(a, count)
+        return x == c.new.file.read(reach.lowerBound, count)
     }
 
-    /// How many bytes the reference may reach: the access itself, or up to the next thing that anybody refers to.
-    private func extent(_ r: Reference) -> Int {
-        let room = c.newData.next(after: r.target, in: c.new) - r.target
-        if case .access(let bytes, _) = r.kind, bytes > 0 { return max(bytes, 1) }
-        return max(room, 1)
-    }
-
-    /// The one place in the old section that holds exactly these bytes where something begins; nil when there are more.
-    private mutating func sameContent(_ bytes: ArraySlice<UInt8>, _ name: String) -> LinkAddress? {
+    /// The one place in the old section where something begins and these bytes stand; nil when there are more.
+    private func sameContent(_ reach: Range<LinkAddress>, _ name: String) -> LinkAddress? {
         guard let section = c.old.file.section(name), !section.isWritable else { return nil }
         var found: LinkAddress?
         for seam in c.oldData.seams where section.contains(seam) {
-            guard c.old.file.read(seam, bytes.count) == bytes else { continue }
+            guard isSame(seam, reach) else { continue }
             if found != nil { return nil }
             found = seam
         }
