@@ -51,6 +51,8 @@ struct RandomLibrary: Sendable {
         blankLines = Array(repeating: 25, count: files)
         for _ in 0..<3 + random.below(8) { addVariable(&random) }
         for _ in 0..<2 + random.below(5) { addTable(&random) }
+        // Families of functions that differ in nothing but the variable they use.
+        for v in variables where v.kind == .scalar && random.chance(50) { addAccessors(v, at: functions.count) }
         for _ in 0..<6 + random.below(12) { addFunction(&random) }
         if random.chance(60) {
             let file = random.below(files)
@@ -86,6 +88,16 @@ struct RandomLibrary: Sendable {
         var made = Function(name: unique("f"), file: f, rank: functions.count, isExported: exported ?? random.chance(45), statements: [])
         for _ in 0..<2 + random.below(5) { made.statements.append(statement(&random, f, made.rank)) }
         functions.append(made)
+    }
+
+    /// Two small functions that are all there is about a variable.
+    private mutating func addAccessors(_ v: Variable, at place: Int, rank: Int? = nil) {
+        let get = ["s ^= \(v.name);", "while (n > 0) { s = s * 3 + k; n >>= 1; }"],
+            put = ["\(v.name) = s;", "while (n > 0) { s = s * 5 + k; n >>= 2; }"]
+        for (name, body) in [("get_", get), ("put_", put)] {
+            functions.insert(
+                Function(name: name + v.name, file: v.file, rank: rank ?? functions.count, isExported: false, statements: body), at: place)
+        }
     }
 
     /// One statement that a function of this file and rank may hold. `n`, `k` are its arguments, `s` its result.
@@ -144,7 +156,18 @@ struct RandomLibrary: Sendable {
     mutating func mutate(_ random: inout SeededRandom) -> String {
         let i = random.below(functions.count), f = functions[i]
         let at = random.below(f.statements.count + 1)
-        switch random.below(17) {
+        switch random.below(19) {
+        case 17, 18:
+            // A new member of a family, before or behind the others, and reached through its functions only.
+            addVariable(&random, at: random.below(variables.count + 1), file: f.file)
+            guard let v = variables.first(where: { $0.name == "v\(serial)" && $0.kind == .scalar }) else {
+                variables.removeAll { $0.name == "v\(serial)" }
+                return "nothing"
+            }
+            addAccessors(v, at: random.chance(50) ? 0 : functions.count, rank: -1)
+            guard let user = functions.firstIndex(where: { $0.name == f.name }) else { return "nothing" }
+            functions[user].statements.insert("s += put_\(v.name)(n & 7, s) - get_\(v.name)(n & 7, k);", at: min(at, 1))
+            return "\(v.name) with functions of its own for \(f.name)"
         case 0, 1, 2:
             functions[i].statements.insert("if (n > \(20 + random.below(200))) return -\(1 + random.below(9));", at: at)
             return "a check in \(f.name)"

@@ -20,7 +20,7 @@ import Testing
         ["-O2", "-fno-tree-vectorize"], ["-O2", "-fno-inline"], ["-O1", "-fno-jump-tables"],
     ]
 
-    @Test(arguments: seeds + [21, 497, 586]) func whatPassesIsSound(_ seed: UInt64) throws {
+    @Test(arguments: seeds) func whatPassesIsSound(_ seed: UInt64) throws {
         var random = SeededRandom(seed)
         let old = RandomLibrary(&random)
         var new = old

@@ -169,6 +169,33 @@ import Testing
         try expectSound(pair, after: [Call("name", 0), Call("name", 1), Call("name", 2), Call("name", 3), Call("tail")])
     }
 
+    /// 87 is the letter W, and the bytes behind it are zero: no string all the same.
+    @Test(arguments: ["char", "short", "int", "long"]) func smallNumbersAreNoText(_ type: String) throws {
+        let pair = try Pair(
+            """
+            #ifdef FIXED
+            #define LAST 109
+            #else
+            #define LAST 106
+            #endif
+            static const \(type) t[12] = {87, 0, 75, 115, 5, 70, 119, LAST, 80, 81, 82, LAST};
+            static const \(type) u[12] = {87, 66, 75, 115, 65, 70, 119, 106, 80, 0, 82, LAST};
+            long at(long n) { return t[n % 12]; }
+            long second(long n) { return t[1] + u[1] + n; }
+            long third(long n) { return t[2] * n + u[2]; }
+            long other(long n) { return u[n % 12]; }
+            __attribute__((noipa)) static long sum(const \(type) *p, long n) { long s = 0; for (long i = 0; i < n; i++) s = s * 3 + p[i]; return s; }
+            long all(long n) {
+            #ifdef FIXED
+                if (n < 0) return -1;
+            #endif
+                return sum(t, 12) + sum(u, 12); }
+            long each(long n) { return sum(u, 12) ^ sum(t, 12); }
+            """)
+        try expectSound(
+            pair, after: (0..<12).flatMap { [Call("at", $0), Call("other", $0)] } + [Call("all"), Call("all", -1), Call("each")])
+    }
+
     @Test func rowsOfText() throws {
         let pair = try Pair(
             """

@@ -9,8 +9,8 @@ extension DataLayout {
     /// Code with an index may start from an address so far below the array (`table[c - 'A']`).
     static let slack = 1024
     static let rowMax = 256
-    /// Shorter text must be followed by other text at once: small numbers look like letters.
-    static let tellingText = 8, shortText = 4
+    /// Only longer text may be followed by zeros: small numbers look like letters.
+    static let tellingText = 8
     /// Zeros between two objects, at most.
     static let paddingMax = 31
 
@@ -68,7 +68,8 @@ extension DataLayout {
         return end
     }
 
-    /// The end, NUL included, of the text at `a`; nil when the bytes there are no text or may as well be numbers.
+    /// The end, NUL included, of the text at `a`; nil when the bytes there are no text or may as well be numbers: behind a
+    /// text begins what somebody takes the address of, at once or, if it is long, aligned.
     func textEnd(_ a: LinkAddress, in image: CodeImage) -> LinkAddress? {
         guard let section = image.file.section(at: a), !section.isWritable, !section.isExecutable,
             let bytes = image.file.read(a, section.end - a), let nul = bytes.firstIndex(of: 0)
@@ -76,15 +77,23 @@ extension DataLayout {
         let length = nul - bytes.startIndex
         guard length > 0, bytes[..<nul].allSatisfy(Self.isText) else { return nil }
         let end = a + (length + 1)
-        if end == section.end || isSeam(end) { return end }
+        if end == section.end || isTaken(end, in: image) { return end }
         let behind = bytes[(nul + 1)...]
-        // The next text follows at once; where that is a single character too, these may be 16-bit numbers.
-        let next = behind.prefix { Self.isText($0) }.count
-        if next > 0, length >= Self.shortText || next > 1 { return end }
         // Zeros up to the next object: the alignment of long texts.
         let padding = behind.prefix(Self.paddingMax + 1).prefix { $0 == 0 }.count
-        if length >= Self.tellingText, padding <= Self.paddingMax, isSeam(end + padding) || end + padding == section.end { return end }
-        return nil
+        guard length >= Self.tellingText, padding <= Self.paddingMax else { return nil }
+        return end + padding == section.end || isTaken(end + padding, in: image) ? end : nil
+    }
+
+    /// True when an object may begin at the address. What is only read or written there may be an element of an array.
+    private func isTaken(_ a: LinkAddress, in image: CodeImage) -> Bool {
+        if tables[a] != nil || image.objectAt[a] != nil { return true }
+        var low = 0, high = taken.count
+        while low < high {
+            let middle = (low + high) / 2
+            if taken[middle] < a { low = middle + 1 } else { high = middle }
+        }
+        return low < taken.count && taken[low] == a
     }
 
     /// True when the address lies behind the start of a text and before its NUL.
