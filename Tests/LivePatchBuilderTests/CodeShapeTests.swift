@@ -96,6 +96,46 @@ import Testing
         #expect(j.answer == .pass || j.answer == .refuse, "\(j)")
     }
 
+    /// The same, and nothing leads from the cold part back, so that only the table shows that it belongs to the function.
+    @Test(arguments: [false, true]) func switchThatGoesToColdCodeAlone(_ inCold: Bool) throws {
+        let pair = try Pair(
+            """
+            #include <stdlib.h>
+            long g(long, long);
+            static long died, x;
+            long get_died(void) { return died; }
+            long set_died(long n) { return died = n; }
+            void leave(long n);
+            __attribute__((noreturn, cold, noipa)) static void die(long n) { died += n; leave(n); __builtin_unreachable(); }
+            long dispatch(long op, long n) {
+                switch (op) {
+                case 0: return n + 1;
+                case 1: return n * n;
+                case 2:
+            #if defined FIXED && \(inCold ? 1 : 0)
+                    die(30);
+            #endif
+                    die(3);
+                case 3: return g(n, 3) - 2;
+                case 4: return n ? 100 / n : 0;
+                case 5: return ~n;
+                case 6: return g(g(n, 1), 2);
+            #if defined FIXED && !\(inCold ? 1 : 0)
+                case 7: return g(n, 5) ^ 7;
+            #endif
+                case 8: return n << 3;
+                default: return g(n, op) + 1;
+                }
+            }
+            __attribute__((noipa)) long g(long n, long k) { return n * k + 1; }
+            #include <setjmp.h>
+            static jmp_buf away;
+            void leave(long n) { longjmp(away, 1); }
+            long safely(long op, long n) { if (setjmp(away)) return -5; return dispatch(op, n); }
+            """)
+        try expectSound(pair, after: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9].map { Call("safely", $0, 6) } + [Call("get_died")])
+    }
+
     /// Assembly that runs from one function into the next.
     @Test(arguments: ["first", "second"]) func assemblyThatFallsThrough(_ which: String) throws {
         func add(_ name: String) -> String { which == name ? "\n#ifdef FIXED\n\"  add $7, %rdi\\n\"\n#endif\n" : "" }

@@ -271,7 +271,8 @@ struct Comparison: Sendable {
         guard let s = old.file.section(at: x), let t = new.file.section(at: y) else { return true }
         guard !s.isWritable, !t.isWritable else { return s.isWritable == t.isWritable }
         if let a = oldData.tables[x], let b = newData.tables[y] {
-            return a.targets.count == b.targets.count && zip(a.targets, b.targets).allSatisfy { corresponds($0, $1) }
+            return !a.isCut && !b.isCut && a.targets.count == b.targets.count
+                && zip(a.targets, b.targets).allSatisfy { corresponds($0, $1) }
         }
         // What both builds have there: neither object is longer than that, unless code reads past its end.
         let before = oldData.reach(from: x, use, in: old), after = newData.reach(from: y, use, in: new)

@@ -30,8 +30,9 @@ struct DataLayout: Sendable {
         }
         seams = all.sorted()
         let seams = seams
+        let entered = image.enteredFunctions()
         for f in image.functions {
-            for (address, table) in image.jumpTables(of: f.index, boundary: { Self.next(seams, $0, image) }) {
+            for (address, table) in image.jumpTables(of: f.index, entered: entered, boundary: { Self.next(seams, $0, image) }) {
                 tables[address] = table
                 tableOwner[address] = f.index
             }

@@ -16,7 +16,7 @@ struct MovedCode: Sendable {
             reasons[n] = reason
             queue.append(n)
         }
-        let ties = Self.ties(c.new)
+        let ties = Self.ties(c.new, c.newData)
         for n in c.relation.indices { if case .changed(let why) = c.relation[n] { add(n, why) } }
         while let n = queue.popLast() {
             for g in ties[n] ?? [] { add(g, "part of \(c.new.name(n))") }
@@ -30,8 +30,9 @@ struct MovedCode: Sendable {
 
     func contains(_ n: Int) -> Bool { reasons[n] != nil }
 
-    /// Functions that jump into each other's middle, or conditionally to each other: the hot and cold parts of one.
-    private static func ties(_ image: CodeImage) -> [Int: Set<Int>] {
+    /// Functions that jump into each other's middle, conditionally or through a table to each other: the hot and cold parts
+    /// of one.
+    private static func ties(_ image: CodeImage, _ data: DataLayout) -> [Int: Set<Int>] {
         var result: [Int: Set<Int>] = [:]
         func tie(_ a: Int, _ b: Int) {
             result[a, default: []].insert(b)
@@ -42,6 +43,10 @@ struct MovedCode: Sendable {
                 guard let g = image.function(at: r.target), g != f.index else { continue }
                 if r.kind == .conditionalJump || image.functions[g].start != r.target { tie(f.index, g) }
             }
+        }
+        for (address, table) in data.tables {
+            guard let owner = data.tableOwner[address] else { continue }
+            for target in table.targets { if let g = image.function(at: target), g != owner { tie(owner, g) } }
         }
         return result
     }

@@ -287,7 +287,13 @@ struct Resolver {
             return nil
         }
         if section.isWritable { return resolveWritable(r, section, n) }
-        if c.newData.tables[r.target] != nil, c.new.functions[n].instructions[r.instruction].takesAddress {
+        if let table = c.newData.tables[r.target], c.new.functions[n].instructions[r.instruction].takesAddress {
+            if table.isCut {
+                refuse(
+                    "computed-jump", n, "where its jump table at \(r.target) ends cannot be told.", "Install the fixed package and restart."
+                )
+                return nil
+            }
             return (.table(r.target), 0, .table)
         }
         let answer = resolveReadOnly(r, section, n)
