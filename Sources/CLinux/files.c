@@ -3,6 +3,7 @@
 #include "clinux.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/file.h>
 #include <signal.h>
 #include <sys/types.h>
 #include <sys/wait.h>
@@ -16,6 +17,8 @@ int fother_openat(int directory, const char *path, int flags) {
     int fd = openat(directory, path, flags | O_CLOEXEC, 0600);
     return fd < 0 ? -errno : fd;
 }
+
+int fother_lock(int fd) { return flock(fd, LOCK_EX | LOCK_NB) == 0 ? 0 : -errno; }
 
 int fother_close(int fd) { return close(fd) < 0 ? -errno : 0; }
 

@@ -1,6 +1,7 @@
 // The parts of a live patch before and after they are a file: code, data, symbols, relocations, replacements.
 
 import ELF
+import MachineCode
 
 /// A part of a patch that becomes memory in the target.
 public enum Part: Int, CaseIterable, Sendable {
@@ -72,13 +73,16 @@ public struct Replacement: Hashable, Sendable {
     public var isHooked: Bool
     /// Offset of the jump from `old`: 0, or 4 behind ENDBR64.
     public var siteOffset: Int
+    /// The old build's padding right before the function, `Jump.length` bytes, if the site is a two-byte jump to a bridge
+    /// there; empty if it is a five-byte jump.
+    public var bridgeBytes: [UInt8]
     /// The old build's bytes at the site: `siteBytes` of them.
     public var oldSiteBytes: [UInt8]
     /// SHA-256 of the old function's bytes.
     public var oldHash: [UInt8]
 
     public init(
-        old: LinkAddress?, oldSize: Int, newOffset: Int, newSize: Int, isHooked: Bool, siteOffset: Int,
+        old: LinkAddress?, oldSize: Int, newOffset: Int, newSize: Int, isHooked: Bool, siteOffset: Int, bridgeBytes: [UInt8] = [],
         oldSiteBytes: [UInt8], oldHash: [UInt8]
     ) {
         self.old = old
@@ -87,9 +91,13 @@ public struct Replacement: Hashable, Sendable {
         self.newSize = newSize
         self.isHooked = isHooked
         self.siteOffset = siteOffset
+        self.bridgeBytes = bridgeBytes
         self.oldSiteBytes = oldSiteBytes
         self.oldHash = oldHash
     }
+
+    /// Bytes of the jump that replaces the function's first instructions.
+    public var jumpLength: Int { bridgeBytes.isEmpty ? Jump.length : Jump.shortLength }
 }
 
 /// Everything in a patch but its identity.

@@ -49,6 +49,25 @@ public struct ReplacedFunction: Codable, Hashable, Sendable {
     }
 }
 
+/// Whether the functions of a patch must switch together.
+public struct Consistency: Codable, Hashable, Sendable {
+    public enum Mode: String, Codable, Sendable {
+        /// Each call is old or new as a whole, whatever other calls are under way: a thread may finish old code while others
+        /// run new code.
+        case perCall = "per-call"
+        /// No thread may be in any of the old functions when the new ones take over.
+        case together
+    }
+    public var mode: Mode
+    /// In one sentence, for people.
+    public var because: String
+
+    public init(_ mode: Mode, because: String) {
+        self.mode = mode
+        self.because = because
+    }
+}
+
 public struct Manifest: Codable, Equatable, Sendable {
     public static let schema = "fother.patch/1"
     public static let bytesMax = 8 << 20
@@ -76,6 +95,7 @@ public struct Manifest: Codable, Equatable, Sendable {
     public var evidence: [String]
     public var findings: [Finding]
     public var functions: [ReplacedFunction]
+    public var consistency: Consistency
     /// References of the new code by how their target was proved: evidence -> count.
     public var references: [String: Int]
 
@@ -93,6 +113,7 @@ public struct Manifest: Codable, Equatable, Sendable {
         evidence = []
         findings = []
         functions = []
+        consistency = Consistency(.together, because: "nothing was proved about it.")
         references = [:]
     }
 }

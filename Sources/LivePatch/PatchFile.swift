@@ -3,6 +3,7 @@
 import Crypto
 import ELF
 import Foundation
+import MachineCode
 
 /// SHA-256 of a patch file: the name of the patch everywhere.
 public struct PatchID: Hashable, Sendable, CustomStringConvertible {
@@ -32,7 +33,7 @@ public struct LivePatch: Sendable {
 enum PatchFormat {
     static let replacements = ".fother.replacements"
     static let manifest = ".fother.manifest"
-    static let entrySize = 96
+    static let entrySize = 104
     static let fileMax = 256 << 20
     static let partMax = 64 << 20
     static let replacementsMax = 65_536
@@ -40,6 +41,7 @@ enum PatchFormat {
     static let relocationsMax = 1 << 22
     static let flagHooked: UInt32 = 1
     static let flagHasOld: UInt32 = 2
+    static let flagBridged: UInt32 = 4
 }
 
 // MARK: Writing
@@ -99,10 +101,13 @@ extension PatchContents {
             out.append64(UInt64(r.oldSize))
             out.append64(0)  // new address: relocated
             out.append64(UInt64(r.newSize))
-            out.append32((r.isHooked ? PatchFormat.flagHooked : 0) | (r.old != nil ? PatchFormat.flagHasOld : 0))
+            out.append32(
+                (r.isHooked ? PatchFormat.flagHooked : 0) | (r.old != nil ? PatchFormat.flagHasOld : 0)
+                    | (r.bridgeBytes.isEmpty ? 0 : PatchFormat.flagBridged))
             out.append32(UInt32(r.siteOffset))
             out += padded(r.oldSiteBytes, to: Replacement.siteBytes)
             out += padded(r.oldHash, to: 32)
+            out += padded(r.bridgeBytes, to: 8)
         }
         return out
     }
@@ -206,13 +211,14 @@ extension LivePatch {
             let at = Int(table.offset.value) + i * PatchFormat.entrySize
             let flags = file.bytes.u32(at + 32) ?? 0
             let hasOld = flags & PatchFormat.flagHasOld != 0, hooked = flags & PatchFormat.flagHooked != 0
+            let bridged = flags & PatchFormat.flagBridged != 0
             let place = i * PatchFormat.entrySize
             guard let oldSize = Int(exactly: file.bytes.u64(at + 8) ?? 0), oldSize < 1 << 31,
                 let newSize = Int(exactly: file.bytes.u64(at + 24) ?? 0), let newOffset = newOffsets[i],
                 newSize <= text, newOffset <= text - newSize
             else { throw malformed("replacement \(i) lies outside .text.", table.name, place) }
             let siteOffset = Int(file.bytes.u32(at + 36) ?? 0)
-            guard siteOffset == 0 || siteOffset == 4, !hooked || hasOld else {
+            guard siteOffset == 0 || siteOffset == 4, !hooked || hasOld, !bridged || hooked else {
                 throw malformed("replacement \(i) has an impossible patch site.", table.name, place)
             }
             let function = contents.manifest.functions[i]
@@ -223,6 +229,7 @@ extension LivePatch {
             result.append(
                 Replacement(
                     old: old, oldSize: oldSize, newOffset: newOffset, newSize: newSize, isHooked: hooked, siteOffset: siteOffset,
+                    bridgeBytes: bridged ? Array(file.bytes.slice(at + 96, Jump.length) ?? []) : [],
                     oldSiteBytes: Array(file.bytes.slice(at + 40, 24) ?? []), oldHash: Array(file.bytes.slice(at + 64, 32) ?? [])))
         }
         return result

@@ -22,8 +22,8 @@ public struct PatchLayout: Equatable, Sendable {
     public init(_ contents: PatchContents) {
         func pages(_ n: Int) -> Int { (n + Self.page - 1) & ~(Self.page - 1) }
         func aligned(_ n: Int) -> Int { (n + 63) & ~63 }
-        let hooks = contents.replacements.count { $0.isHooked }
-        header = 0..<pages(TargetHeader.size(sites: hooks))
+        let hooks = contents.replacements.count { $0.isHooked }, bridges = contents.replacements.count { !$0.bridgeBytes.isEmpty }
+        header = 0..<pages(TargetHeader.size(sites: hooks + bridges))
         stubs = header.upperBound + aligned(contents.size(.text))
         text = header.upperBound..<header.upperBound + pages(stubs + hooks * CommitStub.size - header.upperBound)
         let unwind = text.upperBound + aligned(contents.size(.readOnly))
@@ -36,15 +36,35 @@ public struct PatchLayout: Equatable, Sendable {
     }
 }
 
-/// A jump to be written, with what must be there before. It goes to a commit stub, so it changes nothing by itself.
+/// A jump to be written, with what must be there before. All of a patch lead to commit stubs, so that they change nothing by
+/// themselves.
 public struct PlannedSite: Equatable, Sendable {
+    public enum Kind: Equatable, Sendable {
+        /// At a function's entry. `isSplit`: old instructions begin inside the bytes, so that a thread may stand between them.
+        case entry(isSplit: Bool)
+        /// In the padding before a function; the two-byte jump at its entry leads here.
+        case bridge
+    }
     public var function: String
     public var address: RuntimeAddress
     public var old: [UInt8]
     public var new: [UInt8]
+    public var kind: Kind
 
-    /// Where no thread may stand, or return to, when the bytes change: inside them, behind the first.
-    public var window: Range<RuntimeAddress> { address + 1..<address + new.count }
+    /// Where no thread may stand, or return to, when the bytes change.
+    public var window: Range<RuntimeAddress> {
+        switch kind {
+        case .entry: address + 1..<address + new.count
+        // Nobody runs the padding, but a thread may be between the two jumps.
+        case .bridge: address..<address + new.count
+        }
+    }
+    public var isEntry: Bool { kind != .bridge }
+    /// What stands in a bridge's place after it was taken away while threads ran: whoever has just come to it runs on into the
+    /// function's start. The padding that was there need not decode from its beginning.
+    public static let emptyBridge: [UInt8] = [0x0f, 0x1f, 0x44, 0x00, 0x00]
+    /// Bytes that mean that no jump is here.
+    public var vacant: [[UInt8]] { isEntry ? [old] : [old, Self.emptyBridge] }
     /// A write across a page boundary is two writes.
     public var straddlesPage: Bool { address.value / 4096 != (address + (new.count - 1)).value / 4096 }
 }
@@ -70,14 +90,27 @@ public struct ApplyPlan: Sendable {
     /// Initial data; live data is never compared with it.
     public var data: [UInt8]
     public var header: TargetHeader
+    /// In the order in which they are written; taken back in reverse.
     public var sites: [PlannedSite]
     public var guarded: [GuardedFunction]
+    public var consistency: Consistency
 
     /// The patch's code and its stubs.
     public var newCode: Range<RuntimeAddress> { base + layout.text.lowerBound..<base + layout.text.upperBound }
     /// The byte that decides between old and new for all sites at once.
     public var commit: RuntimeAddress { base + TargetHeader.commitOffset }
+    /// The byte that says that no thread is in old code any more.
+    public var effective: RuntimeAddress { base + TargetHeader.effectiveOffset }
     public var mapping: Range<RuntimeAddress> { base..<base + layout.size }
+    /// Where pages are prepared that replace pages of the object in one step: behind the mapping.
+    public var spare: RuntimeAddress { base + layout.size }
+    /// Pages of the object that get a jump, in order.
+    public var sitePages: [RuntimeAddress] {
+        let page = UInt64(PatchLayout.page)
+        return Set(sites.flatMap { [$0.address, $0.address + ($0.new.count - 1)] }.map { $0.value / page * page }).sorted().map {
+            RuntimeAddress($0)
+        }
+    }
 }
 
 extension LivePatch {
@@ -117,26 +150,36 @@ extension LivePatch {
 
         var sites: [PlannedSite] = []
         var guarded: [GuardedFunction] = []
+        var stubs = 0
         for (r, function) in zip(contents.replacements, contents.manifest.functions) {
             guard let old = r.old else { continue }
             let start = bias.runtime(old)
             guarded.append(GuardedFunction(name: function.name, range: start..<start + r.oldSize, hash: r.oldHash))
             guard r.isHooked else { continue }
             let site = start + r.siteOffset
-            let stub = base + layout.stubs + sites.count * CommitStub.size
-            guard let jump = Jump.bytes(from: site, to: stub) else { throw outOfRange(function.name) }
+            let stub = base + layout.stubs + stubs * CommitStub.size
             guard
                 let code = CommitStub.code(
-                    at: stub, site: site, oldCode: r.oldSiteBytes, new: base + layout.text.lowerBound + r.newOffset,
-                    commit: base + TargetHeader.commitOffset)
+                    at: stub, site: site, covering: r.jumpLength, oldCode: r.oldSiteBytes,
+                    new: base + layout.text.lowerBound + r.newOffset, commit: base + TargetHeader.commitOffset)
             else {
                 throw Failure(
                     "site-not-movable", "the instructions at its entry cannot be moved to make room for a jump.", at: function.name,
                     remedy: "Restart the process with the fixed package.")
             }
-            image.replaceSubrange(
-                layout.stubs + sites.count * CommitStub.size..<layout.stubs + (sites.count + 1) * CommitStub.size, with: code)
-            let planned = PlannedSite(function: function.name, address: site, old: Array(r.oldSiteBytes.prefix(jump.count)), new: jump)
+            image.replaceSubrange(layout.stubs + stubs * CommitStub.size..<layout.stubs + (stubs + 1) * CommitStub.size, with: code)
+            stubs += 1
+            let bridge = start + -Jump.length
+            guard let jump = Jump.bytes(from: r.bridgeBytes.isEmpty ? site : bridge, to: stub) else { throw outOfRange(function.name) }
+            let entry = r.bridgeBytes.isEmpty ? jump : Jump.shortBytes(toBridgeBeforeFunctionFrom: r.siteOffset)
+            let isSplit = decode(r.oldSiteBytes[...]).instructions.first.map { $0.length < entry.count } ?? true
+            // The bridge before the entry that leads there.
+            if !r.bridgeBytes.isEmpty {
+                sites.append(PlannedSite(function: function.name, address: bridge, old: r.bridgeBytes, new: jump, kind: .bridge))
+            }
+            let planned = PlannedSite(
+                function: function.name, address: site, old: Array(r.oldSiteBytes.prefix(entry.count)), new: entry,
+                kind: .entry(isSplit: isSplit))
             guard !planned.straddlesPage else {
                 throw Failure(
                     "site-straddles-page", "its entry lies across a page boundary, where the jump cannot be written in one piece.",
@@ -152,6 +195,6 @@ extension LivePatch {
         return ApplyPlan(
             patch: id, buildID: buildID, bias: bias, base: base, layout: layout, text: text,
             readOnly: Array(image[layout.readOnly]), data: Array(image[layout.data]), header: header, sites: sites,
-            guarded: guarded)
+            guarded: guarded, consistency: contents.manifest.consistency)
     }
 }

@@ -41,6 +41,8 @@ public struct TargetHeader: Equatable, Sendable {
     public static let phaseOffset = 12
     /// One byte, 1 when the new code runs: the only store that turns a patch on or off.
     public static let commitOffset = 176
+    /// One byte, 1 when no thread can be in old code any more. It means something only while the patch is committed.
+    public static let effectiveOffset = 177
     public static let sitesMax = 65_536
     public static let acceptancesMaxBytes = 3072
 
@@ -49,6 +51,7 @@ public struct TargetHeader: Equatable, Sendable {
 
     public var phase: Phase
     public var isCommitted: Bool
+    public var isEffective = false
     public var patch: PatchID
     public var buildID: BuildID
     public var bias: LoadBias
@@ -101,6 +104,7 @@ public struct TargetHeader: Equatable, Sendable {
         out += buildID.bytes
         out += [UInt8](repeating: 0, count: Self.fixedSize - out.count)
         out[Self.commitOffset] = isCommitted ? 1 : 0
+        out[Self.effectiveOffset] = isEffective ? 1 : 0
         for s in sites {
             out.append64(s.address.value)
             out.append(UInt8(s.old.count))
@@ -126,6 +130,9 @@ public struct TargetHeader: Equatable, Sendable {
         guard let commit = view.u8(Self.commitOffset), commit <= 1 else {
             throw malformed("the commit byte is neither 0 nor 1.", Self.commitOffset)
         }
+        guard let effective = view.u8(Self.effectiveOffset), effective <= 1 else {
+            throw malformed("the effective byte is neither 0 nor 1.", Self.effectiveOffset)
+        }
         let count = Int(view.u32(16) ?? 0), textSize = Int(view.u32(20) ?? 0)
         guard count <= Self.sitesMax, textSize <= Self.acceptancesMaxBytes else { throw malformed("a count exceeds its limit.", 16) }
         guard let size = Int(exactly: view.u64(32) ?? 0), size > 0, size < 1 << 31, size % PatchLayout.page == 0 else {
@@ -147,6 +154,7 @@ public struct TargetHeader: Equatable, Sendable {
         let words = text.split(separator: 0, omittingEmptySubsequences: false).map { String(decoding: $0, as: UTF8.self) }
         self.phase = phase
         isCommitted = commit == 1
+        isEffective = effective == 1
         patch = id
         self.buildID = buildID
         bias = LoadBias(view.u64(24) ?? 0)

@@ -41,9 +41,10 @@ public enum Instances {
             let high = (image.bias.runtime(extent.upperBound).value &+ page - 1) & ~(page - 1)
             guard low < high else { continue }
             let range = RuntimeAddress(low)..<RuntimeAddress(high)
+            // Pages of its code may have been put in place by us: they are anonymous.
             let isLoaded = maps.contains {
-                $0.permissions.contains(.execute) && $0.inode == mapping.inode && $0.device == mapping.device
-                    && range.contains($0.range.lowerBound)
+                $0.permissions.contains(.execute) && range.contains($0.range.lowerBound)
+                    && ($0.inode == mapping.inode && $0.device == mapping.device || !$0.isFile)
             }
             guard isLoaded else { continue }
             result.append(

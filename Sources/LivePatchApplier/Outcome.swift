@@ -7,6 +7,7 @@ import ProcessControl
 /// What was done, measured.
 public struct TransitionReport: Sendable {
     /// Longest time that all threads of the process stood still at once: from the first interruption to the last release.
+    /// Zero where they never did.
     public var pause: Duration
     /// Stops that were needed to find a safe point.
     public var attempts: Int
@@ -18,6 +19,9 @@ public struct TransitionReport: Sendable {
     public var replaced: [PatchID]
     /// Of interest after revert.
     public var memory = PatchMemory.kept(nil)
+    /// Threads that were in the code that was switched away from and have not been seen outside it yet: their calls end as
+    /// they began. Empty: the transition is in full effect.
+    public var finishing: [BlockingThread] = []
 
     public init(pause: Duration, attempts: Int, mappedBytes: Int, isReused: Bool, replaced: [PatchID] = []) {
         self.pause = pause
@@ -69,16 +73,44 @@ public struct TransitionBudget: Sendable {
     /// Time after which it gives up.
     public var timeout: Duration
     /// Longest time that one stop may take before everything is let go again.
-    public var stopTimeout: Duration
+    public var pause: Duration
+    /// Stops after which a patch whose functions may switch call by call does so; the threads in the way finish old code.
+    public var togetherAttemptsMax = 25
+    /// How long to watch threads finish old code before saying that they have not.
+    public var settling: Duration = .seconds(2)
+    /// All functions switch together, even if the patch allows otherwise.
+    public var mustSwitchTogether = false
 
-    public init(attemptsMax: Int = 500, timeout: Duration = .seconds(10), stopTimeout: Duration = .milliseconds(500)) {
+    public init(attemptsMax: Int = 500, timeout: Duration = .seconds(10), pause: Duration = .milliseconds(500)) {
         self.attemptsMax = attemptsMax
         self.timeout = timeout
-        self.stopTimeout = stopTimeout
+        self.pause = pause
     }
+}
+
+extension TransitionBudget {
+    /// Look once and do not wait for anybody.
+    public static var oneLook: TransitionBudget {
+        var budget = TransitionBudget()
+        budget.settling = .zero
+        return budget
+    }
+}
+
+/// How the jumps get into a running process.
+public enum TransitionPath: Sendable {
+    /// By the number of threads and by what the patch allows.
+    case automatic
+    /// All threads stand still while the sites are written.
+    case stopAll
+    /// Pages with the jumps in them are prepared and put in place of the object's, and nobody stands still but the one
+    /// thread that is borrowed for it. Where that is not possible the reason is the outcome.
+    case pageSwap
 }
 
 /// The steps between which a kill must be harmless; tests end the applier at each.
 public enum TransitionStep: Sendable, Hashable {
     case mapped, written, stopped, siteWritten(Int), committed, released
+    /// Of the path without a stop of all threads.
+    case spareMapped, spareWritten, swapped
 }

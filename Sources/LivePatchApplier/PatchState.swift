@@ -8,7 +8,8 @@ import ProcessControl
 /// A patch's mapping in a process, and what is true of it.
 public struct FoundPatch: Sendable {
     public enum State: Sendable {
-        /// Every site and all of the mapped code were read and are what the patch gives.
+        /// Every site and all of the mapped code were read and are what the patch gives. Calls run the new code; whether a
+        /// thread may still be in an old call is for the header's effective byte to say.
         case patched
         /// Every site has its old bytes; the memory waits for reuse.
         case retired
@@ -80,6 +81,7 @@ public enum PatchStates {
         var expected = plan.header
         expected.phase = header.phase
         expected.isCommitted = header.isCommitted
+        expected.isEffective = header.isEffective
         guard header == expected, header.buildID == patch.buildID else {
             return couldNotTell(header, "header-contradicts", "the header is not what the patch gives here.")
         }
@@ -93,10 +95,16 @@ public enum PatchStates {
             answer(.couldNotTell(Failure(code, sentence, at: "patch \(plan.patch.short) at \(plan.base)")))
         }
         do {
-            var new = 0, old = 0
+            // A bridge without its entry leads nobody anywhere, so that only an entry is a site that is "old".
+            var new = 0, old = 0, newEntries = 0
             for site in plan.sites {
                 let bytes = try memory.read(at: site.address, count: site.new.count)
-                if bytes == site.new { new += 1 } else if bytes == site.old { old += 1 }
+                if bytes == site.new {
+                    new += 1
+                    if site.isEntry { newEntries += 1 }
+                } else if site.vacant.contains(bytes) {
+                    old += 1
+                }
             }
             if header.phase == .prepared, old == plan.sites.count { return answer(.unfinished) }
             let text = try memory.read(at: plan.newCode.lowerBound, count: plan.text.count)
@@ -112,13 +120,12 @@ public enum PatchStates {
                 }
             }
             // Off, and none of the sites comes here: what stands there (a newer patch's jump) is not this patch's business.
-            if !header.isCommitted, new == 0 { return answer(.retired) }
+            if !header.isCommitted, newEntries == 0 { return answer(.retired) }
             guard new + old == plan.sites.count else {
                 return couldNotTell("site-altered", "\(plan.sites.count - new - old) patch sites hold neither the jump nor the old bytes.")
             }
             switch (header.isCommitted, new) {
             case (true, plan.sites.count): return answer(.patched)
-            case (false, 0): return answer(.retired)
             case (false, _): return answer(.interrupted)
             default:
                 return couldNotTell("header-contradicts", "it is committed, and only \(new) of \(plan.sites.count) sites have the jump.")

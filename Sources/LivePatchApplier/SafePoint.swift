@@ -11,6 +11,8 @@ public struct BlockingThread: Sendable, Equatable {
     public var function: String
     /// The instruction pointer itself is there; otherwise a word on the stack says that the thread may return there.
     public var isExecuting: Bool
+    /// The system call it waits in, or nil while it runs or that is not known.
+    public var waitsIn: String?
 }
 
 /// Address ranges that must be quiet, ready for a fast look-up.
@@ -18,7 +20,7 @@ struct GuardedRanges: Sendable {
     /// Stacks with more live bytes than this are not scanned, and their thread counts as blocking.
     static let stackMax = 16 << 20
 
-    /// Sorted by start, not overlapping.
+    /// Sorted by start, not overlapping; the ranges given may overlap.
     private let starts: [UInt64]
     private let ends: [UInt64]
     private let names: [String]
@@ -26,10 +28,15 @@ struct GuardedRanges: Sendable {
     private let high: UInt64
 
     init(_ ranges: [(range: Range<RuntimeAddress>, name: String)]) {
-        let sorted = ranges.sorted { $0.range.lowerBound < $1.range.lowerBound }
-        starts = sorted.map { $0.range.lowerBound.value }
-        ends = sorted.map { $0.range.upperBound.value }
-        names = sorted.map(\.name)
+        // Cut where they overlap, so that the range that begins last before an address is the one that can hold it.
+        var pieces: [(start: UInt64, end: UInt64, name: String)] = []
+        for r in ranges.sorted(by: { ($0.range.lowerBound, $1.range.upperBound) < ($1.range.lowerBound, $0.range.upperBound) }) {
+            let start = max(r.range.lowerBound.value, pieces.last?.end ?? 0)
+            if start < r.range.upperBound.value { pieces.append((start, r.range.upperBound.value, r.name)) }
+        }
+        starts = pieces.map(\.start)
+        ends = pieces.map(\.end)
+        names = pieces.map(\.name)
         low = starts.first ?? 0
         high = ends.max() ?? 0
     }

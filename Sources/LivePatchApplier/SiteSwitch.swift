@@ -10,7 +10,7 @@ struct SiteSwitch {
         var address: RuntimeAddress
         var expected: [[UInt8]]
         var bytes: [UInt8]
-        var step: TransitionStep
+        var step: TransitionStep?
         var function: String
     }
 
@@ -20,25 +20,28 @@ struct SiteSwitch {
 
     /// Off: the commit byte first, then the sites. On: the sites first, each with a jump to a stub that still runs the old
     /// code, then the byte. So a kill between any two writes leaves the old code or one patch, never a mixture.
+    /// `isEffective`: no thread is in old code at this moment, and that is written down with the commit.
     init(
-        off: [ApplyPlan], on: ApplyPlan?, memory: ProcessMemory, checkpoint: @escaping @Sendable (TransitionStep) -> Void
+        off: [ApplyPlan], on: ApplyPlan?, isEffective: Bool, memory: ProcessMemory, checkpoint: @escaping @Sendable (TransitionStep) -> Void
     ) {
         var writes: [Write] = []
-        func commit(_ plan: ApplyPlan, _ value: UInt8) {
-            writes.append(Write(address: plan.commit, expected: [[0], [1]], bytes: [value], step: .committed, function: "commit byte"))
+        func set(_ byte: RuntimeAddress, _ value: UInt8, _ step: TransitionStep?) {
+            writes.append(Write(address: byte, expected: [[0], [1]], bytes: [value], step: step, function: "patch header"))
         }
         for plan in off {
-            commit(plan, 0)
-            for (i, s) in plan.sites.enumerated() {
+            set(plan.commit, 0, .committed)
+            for (i, s) in plan.sites.enumerated().reversed() {
                 writes.append(
-                    Write(address: s.address, expected: [s.new, s.old], bytes: s.old, step: .siteWritten(i), function: s.function))
+                    Write(address: s.address, expected: [s.new] + s.vacant, bytes: s.old, step: .siteWritten(i), function: s.function))
             }
         }
         if let plan = on {
             for (i, s) in plan.sites.enumerated() {
-                writes.append(Write(address: s.address, expected: [s.old], bytes: s.new, step: .siteWritten(i), function: s.function))
+                let expected = s.isEntry ? s.vacant : s.vacant + [s.new]
+                writes.append(Write(address: s.address, expected: expected, bytes: s.new, step: .siteWritten(i), function: s.function))
             }
-            commit(plan, 1)
+            set(plan.effective, isEffective ? 1 : 0, nil)
+            set(plan.commit, 1, .committed)
         }
         self.writes = writes
         self.memory = memory
@@ -62,7 +65,7 @@ struct SiteSwitch {
                 guard before != w.bytes else { continue }
                 try memory.write(w.bytes, at: w.address)
                 done.append((w.address, before))
-                checkpoint(w.step)
+                if let step = w.step { checkpoint(step) }
                 guard try memory.read(at: w.address, count: w.bytes.count) == w.bytes else {
                     throw Failure("read-back", "a patch site does not read back as written.", at: "process \(memory.process) \(w.function)")
                 }

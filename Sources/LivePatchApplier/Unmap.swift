@@ -30,7 +30,7 @@ extension Applier {
             let call = try tracer.prepare([.unmap(plan.base, bytes: plan.layout.size)], in: target.handle, maps: target.maps)
             var isAsked = false
             do {
-                let stop = try tracer.withStopped(target.handle, timeout: budget.stopTimeout) { stopped throws -> Failure? in
+                let stop = try tracer.withStopped(target.handle, timeout: budget.pause) { stopped throws -> Failure? in
                     // Somebody else may have applied it again in the meantime.
                     let isOff = try target.memory.read(at: plan.commit, count: 1) == [0]
                     for site in plan.sites where try target.memory.read(at: site.address, count: site.new.count) == site.new {

@@ -118,6 +118,21 @@ public final class ProcessHandle: Sendable, CustomStringConvertible {
         return others.filter { (try? ProcessHandle($0).status()).map { !$0.isKernelThread && !$0.isEnded } ?? false }
     }
 
+    /// Claims the process for whoever is about to change it, for as long as this handle lives: two at once would overwrite
+    /// each other's work. Failure: `busy` when somebody else holds the claim for longer than `patience`.
+    public func claim(patience: Duration) throws(Failure) {
+        let deadline = ContinuousClock.now + patience
+        var attempt = 0
+        while true {
+            do { if try directory.lock() { return } } catch { throw processFailure(error, id, "") }
+            guard ContinuousClock.now < deadline else {
+                throw Failure("busy", "another fother is at work on it.", at: "\(self)", remedy: "Wait for it to end, then try again.")
+            }
+            attempt += 1
+            Tracer().rest(attempt)
+        }
+    }
+
     /// Its address space, pinned.
     public func memory() throws(Failure) -> ProcessMemory { try ProcessMemory(self) }
 

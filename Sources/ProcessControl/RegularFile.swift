@@ -20,6 +20,11 @@ public enum RegularFile {
         do { return try open(path, root).read(at: 0, count: count) } catch { throw unreadable(path, error) }
     }
 
+    /// `count` bytes at `offset`; fewer where the file ends.
+    public static func read(_ path: String, at offset: FileOffset, count: Int) throws(Failure) -> [UInt8] {
+        do { return try open(path, nil).read(at: offset.value, count: count) } catch { throw unreadable(path, error) }
+    }
+
     private static func open(_ path: String, _ root: String?) throws(Errno) -> Descriptor {
         let fd = if let root { unsafe fother_open_regular_in(root, path) } else { unsafe fother_open_regular(path) }
         guard fd >= 0 else { throw Errno(fd) }

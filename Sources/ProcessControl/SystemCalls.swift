@@ -81,6 +81,14 @@ final class Descriptor: Sendable {
         return Int(n)
     }
 
+    /// Takes the exclusive lock on the file; false while another descriptor holds it. It is given back with this one.
+    func lock() throws(Errno) -> Bool {
+        let error = fother_lock(fd)
+        if error == -EWOULDBLOCK { return false }
+        guard error == 0 else { throw Errno(error) }
+        return true
+    }
+
     func setNonblocking() { _ = fother_set_nonblocking(fd) }
 
     /// The target of the symbolic link `name` in this directory.

@@ -19,6 +19,9 @@ struct ApplyCommand: ParsableCommand {
     @Flag(name: .customLong("dry-run"), help: "Print what would be written, and change nothing.") var dryRun = false
     @Option(help: "Accept a finding of a patch under review, by CODE:FUNCTION (may be repeated).") var accept: [String] = []
     @Option(help: "Why the accepted findings do not matter here: one reason for all, or one for each.") var because: [String] = []
+    @OptionGroup var patience: Patience
+    @Option(help: "together: all functions switch at one moment, even where the patch lets them switch call by call.")
+    var consistency: AskedConsistency?
     @Flag(help: "Print JSON, schema fother.apply/1.") var json = false
 
     func run() throws {
@@ -30,7 +33,8 @@ struct ApplyCommand: ParsableCommand {
             // Held before anything is touched: without it nobody could tell later what is in the process.
             if FileManager.default.fileExists(atPath: patch) { try store.keep(RegularFile.read(patch), live.id) }
             let held = HeldPatches(store, also: live)
-            let applier = Applier(Tracer(), held: { store.patch($0) })
+            var applier = Applier(Tracer(), budget: try patience.budget(), held: { store.patch($0) })
+            applier.budget.mustSwitchTogether = consistency == .together
             var done: [ProcessID: TransitionLine] = [:]
             // Processes that start meanwhile are found by looking again.
             for round in 0..<(pid.isEmpty ? 3 : 1) {
@@ -40,7 +44,7 @@ struct ApplyCommand: ParsableCommand {
                 }
                 if round == 0 { for (id, failure) in scan.unreadable { done[id] = TransitionLine(id, unreadable: failure) } }
                 if affected.isEmpty { break }
-                let lines = ManyProcesses.map(affected.map { ($0.id, $0.name) }, "applying") { id, name in
+                let lines = ManyProcesses.map(affected.map { ($0.id, $0.name) }, "applying") { [applier] id, name in
                     TransitionLine(id, name, applier.apply(live, to: id, acceptances: acceptances))
                 }
                 for (view, line) in zip(affected, lines) { done[view.id] = line }
@@ -88,12 +92,16 @@ struct ApplyCommand: ParsableCommand {
 
     // MARK: --dry-run
 
+    /// More may be asked for than the patch demands, never less.
+    enum AskedConsistency: String, ExpressibleByArgument { case together }
+
     struct Plan: Encodable {
         var pid: Int32
         var base: String?
         var mappedBytes: Int?
         var sites: [String: String]?
         var quiet: [String]?
+        var consistency: Consistency?
         var failure: FailureValue?
     }
     struct Plans: Encodable {
@@ -115,7 +123,7 @@ struct ApplyCommand: ParsableCommand {
                         sites: Dictionary(
                             p.sites.map { ($0.address.description, "\(hexDigits($0.old)) -> \(hexDigits($0.new))  \($0.function)") },
                             uniquingKeysWith: { a, _ in a }),
-                        quiet: p.guarded.map(\.name)))
+                        quiet: p.guarded.map(\.name), consistency: p.consistency))
             }
         }
         if json {
@@ -129,6 +137,7 @@ struct ApplyCommand: ParsableCommand {
                 if let f = p.failure { Output.line("  \(Theme.exposed("refused"))  \(f.sentence) \(f.remedy) [\(f.code)]") }
                 if let base = p.base, let bytes = p.mappedBytes { Output.line("  map   \(bytes / 1024) KiB at \(base)") }
                 for (address, text) in (p.sites ?? [:]).sorted(by: { $0.key < $1.key }) { Output.line("  jump  \(address)  \(text)") }
+                if let c = p.consistency { Output.line("  \(c.mode == .perCall ? "call by call:" : "together:") \(c.because)") }
                 if let quiet = p.quiet { Output.line("  while no thread is in, or returns into: \(quiet.joined(separator: ", "))") }
             }
         }

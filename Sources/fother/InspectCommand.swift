@@ -41,6 +41,7 @@ struct InspectCommand: ParsableCommand {
             "verdict",
             (m.verdict == .pass ? Theme.good("pass") : Theme.review(m.verdict.rawValue))
                 + ", on evidence: \(m.evidence.joined(separator: ", "))")
+        row("switches", (m.consistency.mode == .perCall ? "call by call: " : "together: ") + m.consistency.because)
         row("built by", m.tool)
         Output.line()
         var table = Table("  FUNCTION", "OLD", "NEW", "ENTERED BY", "WHY")

@@ -33,6 +33,8 @@ struct PsCommand: ParsableCommand {
         /// patched, retired, unfinished, interrupted, undone, could-not-tell.
         var state: String
         var accepted: [Acceptance]
+        /// Threads that are still in a call of old code that began before the patch took effect.
+        var finishing: [String]?
         var failure: FailureValue?
     }
     struct ProcessLine: Encodable {
@@ -106,7 +108,14 @@ struct PsCommand: ParsableCommand {
             id: found.header?.patch.description, object: patch?.manifest.object, state: "could-not-tell",
             accepted: found.header?.acceptances ?? [])
         switch found.state {
-        case .patched: line.state = "patched"
+        case .patched:
+            line.state = "patched"
+            // Committed is not yet in full effect: a call that began before may still be running.
+            if found.header?.isEffective == false, let patch {
+                let threads = Applier(Tracer(), budget: .oneLook, held: { $0 == patch.id ? patch : nil }).finishing(patch, in: view.id)
+                line.finishing = threads?.map(\.text) ?? ["not looked at: another fother is at work on it"]
+                if line.finishing?.isEmpty == true { line.finishing = nil }
+            }
         case .retired: line.state = "retired"
         case .unfinished: line.state = "unfinished"
         case .couldNotTell(let failure): line.failure = FailureValue(failure)
@@ -149,6 +158,8 @@ struct PsCommand: ParsableCommand {
 
     private func state(_ p: PatchLine) -> Table.Cell {
         switch p.state {
+        case "patched" where p.finishing != nil:
+            .init("patched for new calls; \((p.finishing ?? []).prefix(3).joined(separator: ", "))", Theme.review)
         case "patched":
             .init(
                 "patched, read back" + (p.accepted.isEmpty ? "" : "; accepted: " + p.accepted.map(\.finding).joined(separator: ", ")),

@@ -16,13 +16,14 @@ struct RevertCommand: ParsableCommand {
     @Option(help: "Only this process (may be repeated).") var pid: [Int32] = []
     @Flag(help: "Also unmap the patch's memory, where a search of all registers and memory finds nothing that points there.")
     var unmap = false
+    @OptionGroup var patience: Patience
     @Flag(help: "Print JSON, schema fother.revert/1.") var json = false
 
     func run() throws {
         try Program.run {
             let live = try PatchStore().find(patch)
             let scan = try ProcessScan(only: pid.isEmpty ? nil : pid.map { ProcessID($0) }, held: { $0 == live.id ? live : nil })
-            let applier = Applier(Tracer())
+            let applier = Applier(Tracer(), budget: try patience.budget())
             var lines = scan.unreadable.map { TransitionLine($0.id, unreadable: $0.failure) }
             let affected = scan.views.filter { v in !pid.isEmpty || v.patches.contains { $0.header?.patch == live.id } }
             lines += ManyProcesses.map(affected.map { ($0.id, $0.name) }, "reverting") {

@@ -17,6 +17,8 @@ struct TransitionLine: Encodable {
     /// After revert --unmap: unmapped, or why the memory was kept.
     var memory: String?
     var blocking: [String]?
+    /// Threads that are still in a call of the code that was switched away from.
+    var finishing: [String]?
     var failure: FailureValue?
 
     init(_ pid: ProcessID, _ program: String, _ outcome: ProcessOutcome) {
@@ -42,7 +44,7 @@ struct TransitionLine: Encodable {
         case .blocked(let threads, let attempts):
             self.outcome = "blocked"
             self.attempts = attempts
-            blocking = threads.map { "thread \($0.thread) \($0.isExecuting ? "runs" : "will return into") \($0.function)" }
+            blocking = threads.map(\.text)
         }
     }
 
@@ -57,6 +59,7 @@ struct TransitionLine: Encodable {
         pauseMicroseconds = Self.microseconds(r.pause)
         attempts = r.attempts
         mappedBytes = r.mappedBytes
+        finishing = r.finishing.isEmpty ? nil : r.finishing.map(\.text)
         replaced = r.replaced.isEmpty ? nil : r.replaced.map(\.description)
         switch r.memory {
         case .kept(nil): break
@@ -77,10 +80,18 @@ struct TransitionLine: Encodable {
         case "patched", "reverted":
             let instead = replaced.map { "; replaces patch " + $0.map { String($0.prefix(12)) }.joined(separator: ", ") } ?? ""
             let stops = attempts.map { $0 == 1 ? "" : ", \($0) stops" } ?? ""
-            return (
-                .init(outcome, Theme.good),
-                "read back; stood still for \(Int(pauseMicroseconds ?? 0)) us\(stops); \((mappedBytes ?? 0) / 1024) KiB mapped\(instead)\(memory.map { "; memory \($0)" } ?? "")"
-            )
+            var parts = [
+                pauseMicroseconds ?? 0 > 0
+                    ? "read back; stood still for \(Int(pauseMicroseconds ?? 0)) us\(stops)" : "read back; never stood still"
+            ]
+            parts.append("\((mappedBytes ?? 0) / 1024) KiB mapped\(instead)")
+            if let memory { parts.append("memory \(memory)") }
+            if let finishing {
+                let more = finishing.count > 3 ? " and \(finishing.count - 3) more" : ""
+                parts.append("for new calls: " + finishing.prefix(3).joined(separator: ", ") + more)
+            }
+            let word: Table.Cell = finishing == nil ? .init(outcome, Theme.good) : .init(outcome, Theme.review)
+            return (word, parts.joined(separator: "; "))
         case "already-patched": return (.init("already patched", Theme.good), "read back; nothing was done")
         case "not-patched": return (.init("not patched", Theme.quiet), "nothing was done")
         case "not-affected": return (.init("not affected", Theme.quiet), "the build is not loaded")
@@ -108,7 +119,9 @@ struct TransitionResult: Encodable {
     /// 0 only if every process is as asked.
     var exit: Int32 {
         if processes.contains(where: { $0.outcome == "could-not-tell" }) { return Exit.couldNotTell }
-        if processes.contains(where: { $0.outcome == "refused" || $0.outcome == "blocked" }) { return Exit.actionNeeded }
+        if processes.contains(where: { $0.outcome == "refused" || $0.outcome == "blocked" || $0.finishing != nil }) {
+            return Exit.actionNeeded
+        }
         return Exit.done
     }
 
@@ -123,6 +136,13 @@ struct TransitionResult: Encodable {
             table.add(.init("\(p.pid)"), .init(p.program), word, .init(detail))
         }
         table.print()
+    }
+}
+
+extension BlockingThread {
+    /// "thread 12 runs f", "thread 12 will return into f and waits in read".
+    var text: String {
+        "thread \(thread) \(isExecuting ? "runs" : "will return into") \(function)\(waitsIn.map { " and waits in \($0)" } ?? "")"
     }
 }
 

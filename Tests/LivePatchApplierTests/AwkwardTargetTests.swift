@@ -210,7 +210,8 @@ struct AwkwardTargetTests {
         let victim = try toy.start()
         #expect(try victim.ask("inside") == "going in")
         usleep(50_000)
-        let impatient = Applier(Tracer(), budget: TransitionBudget(attemptsMax: 10, timeout: .seconds(1)))
+        var impatient = Applier(Tracer(), budget: TransitionBudget(attemptsMax: 10, timeout: .seconds(1)))
+        impatient.budget.mustSwitchTogether = true
         guard case .blocked(let threads, _) = impatient.apply(toy.patch, to: victim.id) else {
             Issue.record("it was not blocked")
             return

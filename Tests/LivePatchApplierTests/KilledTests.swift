@@ -9,9 +9,10 @@ import ProcessControl
 import Testing
 
 /// What the child process of an exit test needs; it is a new process and shares nothing.
-private func carryOut(_ path: String, _ pid: Int32, apply: Bool, dieAt word: String) throws {
+private func carryOut(_ path: String, _ pid: Int32, apply: Bool, swap: Bool, dieAt word: String) throws {
     let patch = try LivePatch(parsing: RegularFile.read(path), name: path)
-    let applier = Applier(Tracer(), checkpoint: { if "\($0)" == word { kill(getpid(), SIGKILL) } })
+    var applier = Applier(Tracer(), checkpoint: { if "\($0)" == word { kill(getpid(), SIGKILL) } })
+    applier.path = swap ? .pageSwap : .stopAll
     let outcome = apply ? applier.apply(patch, to: ProcessID(pid)) : applier.revert(patch, in: ProcessID(pid))
     FileHandle.standardError.write(Data("not killed: \(outcome)\n".utf8))
     exit(3)
@@ -48,30 +49,32 @@ struct KilledTests {
         #expect(mappings == 1, "\(step): \(mappings) mappings")
     }
 
-    private static let steps = [
-        "mapped", "written", "stopped", "siteWritten(0)", "siteWritten(1)", "siteWritten(2)", "committed", "released",
-    ]
+    private static let steps = ["mapped", "written"].map { ($0, false) } + switching(sites: 3)
+    private static func switching(sites: Int) -> [(String, Bool)] {
+        (["stopped", "committed", "released"] + (0..<sites).map { "siteWritten(\($0))" }).map { ($0, false) }
+            + ["spareMapped", "spareWritten", "swapped", "committed"].map { ($0, true) }
+    }
 
-    @Test("killed at any step of an apply", arguments: Self.steps)
-    func apply(step: String) async throws {
+    @Test("killed at any step of an apply, by either path", arguments: Self.steps)
+    func apply(step: String, swap: Bool) async throws {
         let victim = try toy.start()
         #expect(try victim.ask("threads 3") == "started")
         await #expect(processExitsWith: .signal(SIGKILL)) {
-            [path = toy.patchPath as String, pid = victim.id.value as Int32, step = step as String] in
-            try carryOut(path, pid, apply: true, dieAt: step)
+            [path = toy.patchPath as String, pid = victim.id.value as Int32, step = step as String, swap = swap as Bool] in
+            try carryOut(path, pid, apply: true, swap: swap, dieAt: step)
         }
         try settle(victim, step)
         #expect(try victim.ask("counts").hasSuffix(" 0"))
     }
 
-    @Test("killed at any step of a revert", arguments: Self.steps.filter { $0 != "mapped" && $0 != "written" })
-    func revert(step: String) async throws {
+    @Test("killed at any step of a revert, by either path", arguments: switching(sites: 3))
+    func revert(step: String, swap: Bool) async throws {
         let victim = try toy.start()
         #expect(try victim.ask("threads 3") == "started")
         #expect(applier.apply(toy.patch, to: victim.id).word == "patched")
         await #expect(processExitsWith: .signal(SIGKILL)) {
-            [path = toy.patchPath as String, pid = victim.id.value as Int32, step = step as String] in
-            try carryOut(path, pid, apply: false, dieAt: step)
+            [path = toy.patchPath as String, pid = victim.id.value as Int32, step = step as String, swap = swap as Bool] in
+            try carryOut(path, pid, apply: false, swap: swap, dieAt: step)
         }
         try settle(victim, step)
         #expect(try victim.ask("counts").hasSuffix(" 0"))

@@ -9,6 +9,8 @@ private let otherWords: Set<String> = [
     "already-patched", "could-not-tell", "no-package", "not-patched", "nothing-to-do",
     // options
     "build-id", "dry-run",
+    // in a manifest
+    "per-call",
     // tools of the distribution, and what they say
     "apt-cache", "apt-get", "config-files", "dpkg-deb", "dpkg-query", "not-installed",
 ]

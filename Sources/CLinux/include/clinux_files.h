@@ -7,6 +7,8 @@
 /// openat(2) with O_CLOEXEC; `directory` may be AT_FDCWD.
 int fother_openat(int directory, const char *path, int flags);
 int fother_close(int fd);
+/// flock(2), exclusive and without waiting: -EWOULDBLOCK when somebody else holds it. It goes with the descriptor.
+int fother_lock(int fd);
 /// Opens a regular file for reading; -EINVAL for anything else, which is not opened at all: opening a pipe can block,
 /// opening a device can act.
 int fother_open_regular(const char *path);

@@ -50,6 +50,7 @@ struct PatchWriter {
         writeTables(resolved)
         writeUnwind()
         writeReplacements()
+        contents.manifest.consistency = hooks.consistency
         contents.manifest.references = Dictionary(uniqueKeysWithValues: evidence.map { ($0.key.rawValue, $0.value) })
     }
 
@@ -278,14 +279,14 @@ struct PatchWriter {
             let f = c.new.functions[n], o = c.match.oldOf[n], isHooked = hooks.hooked.contains(n)
             let old = o.map { c.old.functions[$0] }
             let oldCode = old.flatMap { c.old.file.read($0.start, $0.size) } ?? ArraySlice<UInt8>()
-            let site = hooks.sites[n] ?? 0
+            let (site, bridge) = hooks.sites[n] ?? (0, [])
             let room =
                 old.flatMap { c.old.file.read($0.start + site, Replacement.siteBytes) }
                 ?? oldCode.dropFirst(site).prefix(Replacement.siteBytes)
             contents.replacements.append(
                 Replacement(
                     old: old?.start, oldSize: old?.size ?? 0, newOffset: textOffset[n] ?? 0, newSize: f.size, isHooked: isHooked,
-                    siteOffset: site,
+                    siteOffset: site, bridgeBytes: bridge,
                     oldSiteBytes: Array(room), oldHash: old == nil ? [UInt8](repeating: 0, count: 32) : sha256(oldCode)))
             contents.manifest.functions.append(
                 ReplacedFunction(

@@ -104,6 +104,8 @@ struct CodeImage: Sendable {
     private(set) var objectByKey: [String: Symbol] = [:]
     private(set) var objectAt: [LinkAddress: Symbol] = [:]
     private(set) var objectKeyAt: [LinkAddress: String] = [:]
+    /// Defined functions of the dynamic symbol table.
+    private(set) var exportedByKey: [String: Int] = [:]
     /// Functions whose address is in data, by relocation.
     private(set) var pointedTo: Set<LinkAddress> = []
     private let pltSections: Set<Int>
@@ -236,6 +238,21 @@ struct CodeImage: Sendable {
         return index + 1
     }
 
+    /// Functions that it calls or jumps to by name or distance, through the PLT or the GOT too, or runs into.
+    func directCallees(of index: Int) -> [Int] {
+        var result: [Int] = []
+        if let next = fallsInto(index) { result.append(next) }
+        for r in functions[index].references {
+            switch place(r.target) {
+            case .function(let g, _): if g != index { result.append(g) }
+            case .plt(let key): if let g = exportedByKey[key] { result.append(g) }
+            case .slot: if let g = relocationAt[r.target].flatMap(target).flatMap(function) { result.append(g) }
+            case .data, .nowhere: break
+            }
+        }
+        return result
+    }
+
     /// Control can run past the function's end into whatever follows.
     func fallsThrough(_ index: Int) -> Bool {
         switch lastFlow(index) {
@@ -337,6 +354,7 @@ struct CodeImage: Sendable {
             functions[i].keys = (keys[functions[i].start] ?? []).sorted()
             functions[i].isExported = exported.contains(functions[i].start)
         }
+        for s in file.dynamicSymbols where s.isDefined && s.isFunction { exportedByKey[s.key] = function(at: s.value) }
     }
 
     /// Bytes at the start of `gap` that are alignment: NOPs in all their forms, int3, zeros.

@@ -7,14 +7,18 @@ import MachineCode
 struct Hooks {
     /// New indices of hooked functions.
     private(set) var hooked: Set<Int> = []
-    private(set) var sites: [Int: Int] = [:]
+    /// By new index: offset of the jump from the old function's start, and the padding before it where the jump needs a bridge.
+    private(set) var sites: [Int: (offset: Int, bridge: [UInt8])] = [:]
+    private(set) var consistency: Consistency
     private(set) var findings: [Finding] = []
     /// New indices of functions with refusing findings.
     var refused: Set<Int> { Set(findings.filter { $0.verdict == .refuse }.compactMap { indexOf[$0.function] }) }
     private var indexOf: [String: Int] = [:]
 
     init(_ c: Comparison, _ moved: MovedCode, oldTaken: Set<Int>) {
+        consistency = Consistency(.together, because: "")
         let entered = Self.enteredFromOutside(c, moved)
+        let padding = EntryPadding(c.old, before: moved.functions.compactMap { c.match.oldOf[$0] })
         // Code that stays and is not understood throughout may call anything.
         let isUnclear = c.old.functions.contains { f in
             f.undecodedAt != nil && !(c.match.newOf[f.index].map { moved.contains($0) } ?? false)
@@ -50,10 +54,11 @@ struct Hooks {
                         remedy: "Install the fixed package and restart.",
                         verdict: .refuse))
             }
-            switch PatchSite.find(in: a.instructions, size: a.size, roomAfter: a.roomAfter) {
-            case .at(let offset):
-                sites[n] = offset
-                if let why = Self.unwritable(c.old, a.start + offset) {
+            switch PatchSite.find(in: a.instructions, size: a.size, roomBefore: padding.room(before: o).count, roomAfter: a.roomAfter) {
+            case .at(let offset, let isBridged):
+                sites[n] = (offset, isBridged ? padding.room(before: o).suffix(Jump.length) : [])
+                let length = isBridged ? Jump.shortLength : Jump.length
+                if let why = Self.unwritable(c.old, a.start + offset, length) {
                     findings.append(
                         Finding(why.code, name, why.sentence, remedy: "Install the fixed package and restart.", verdict: .refuse))
                 }
@@ -79,6 +84,9 @@ struct Hooks {
                         verdict: dropped == 0 ? .review : .refuse))
             }
         }
+        let hooks = moved.functions.filter { hooked.contains($0) }.compactMap { c.match.oldOf[$0] }
+        let bodies = moved.functions.compactMap { c.match.oldOf[$0] }
+        consistency = Self.consistency(c.old, hooks: hooks, moved: bodies, taken: oldTaken)
         for f in c.old.functions where c.match.newOf[f.index] == nil && (oldTaken.contains(f.index) || f.isExported) {
             findings.append(
                 Finding(
@@ -88,16 +96,40 @@ struct Hooks {
         }
     }
 
+    /// One store switches calls, not call trees: an old body that is still running may call a new function. That is harmless
+    /// when there is one hook, or when every hook is entered by strangers only, who rely on nothing but its interface.
+    private static func consistency(_ image: CodeImage, hooks: [Int], moved: [Int], taken: Set<Int>) -> Consistency {
+        guard hooks.count > 1 else { return Consistency(.perCall, because: "one function is entered, and its callers stay as they are.") }
+        for h in hooks where !image.functions[h].isExported && !taken.contains(h) {
+            return Consistency(.together, because: "\(image.name(h)) is local: its callers may know more of it than its interface.")
+        }
+        // Through functions that stay, too. Calls by pointer are calls by strangers.
+        let targets = Set(hooks)
+        for body in moved {
+            var seen: Set<Int> = [body], next = [body]
+            while let f = next.popLast() {
+                for g in image.directCallees(of: f) where seen.insert(g).inserted {
+                    if targets.contains(g) {
+                        return Consistency(.together, because: "the old \(image.name(body)) can call \(image.name(g)), which changes too.")
+                    }
+                    next.append(g)
+                }
+            }
+        }
+        return Consistency(
+            .perCall, because: "each of the \(hooks.count) functions is exported or called by pointer, and none leads to another.")
+    }
+
     /// What the applier could not do at a site, seen from its bytes: any nearby place stands for the stub's.
-    private static func unwritable(_ image: CodeImage, _ site: LinkAddress) -> (code: String, sentence: String)? {
-        if site.value / 4096 != (site + (Jump.length - 1)).value / 4096 {
+    private static func unwritable(_ image: CodeImage, _ site: LinkAddress, _ length: Int) -> (code: String, sentence: String)? {
+        if site.value / 4096 != (site + (length - 1)).value / 4096 {
             return ("site-straddles-page", "its entry lies across a page boundary, where the jump cannot be written in one piece.")
         }
         let place = RuntimeAddress(site.value)
         let code =
             image.file.read(site, Replacement.siteBytes)
             ?? image.file.read(site, image.file.section(at: site).map { min(Replacement.siteBytes, $0.end - site) } ?? 0)
-        guard let code, MovedInstructions(Array(code), covering: Jump.length, from: place, to: place + 0x10000) != nil else {
+        guard let code, MovedInstructions(Array(code), covering: length, from: place, to: place + 0x10000) != nil else {
             return ("site-not-movable", "the instructions at its entry cannot be moved to make room for a jump.")
         }
         return nil

@@ -66,7 +66,7 @@ public enum CommitStub {
     /// stubs runs the old code, and one store to `commit` makes all of them run the new. Flags are not live at a function's
     /// entry. Nil when an instruction cannot be moved or a distance does not fit.
     public static func code(
-        at place: RuntimeAddress, site: RuntimeAddress, oldCode: [UInt8], new: RuntimeAddress, commit: RuntimeAddress
+        at place: RuntimeAddress, site: RuntimeAddress, covering length: Int, oldCode: [UInt8], new: RuntimeAddress, commit: RuntimeAddress
     ) -> [UInt8]? {
         var bytes: [UInt8] = [0x80, 0x3d]
         guard let toCommit = Int32(exactly: commit - (place + 7)) else { return nil }
@@ -74,7 +74,7 @@ public enum CommitStub {
         bytes += [0x00, 0x0f, 0x85]
         guard let toNew = Int32(exactly: new - (place + 13)) else { return nil }
         bytes.append32(UInt32(bitPattern: toNew))
-        guard let moved = MovedInstructions(oldCode, covering: Jump.length, from: site, to: place + bytes.count) else { return nil }
+        guard let moved = MovedInstructions(oldCode, covering: length, from: site, to: place + bytes.count) else { return nil }
         bytes += moved.bytes
         guard let back = Jump.bytes(from: place + bytes.count, to: site + moved.consumed) else { return nil }
         bytes += back

@@ -42,8 +42,8 @@ struct CallStub {
         for (i, call) in calls.enumerated() {
             code += Self.load(call)
             ends.append(code.count)
-            if case .mapAnonymous(let address, _, _) = call {
-                code += [0x49, 0xbb] + little(address.value, 8)  // mov r11, address
+            if call.success != 0 {
+                code += [0x49, 0xbb] + little(UInt64(bitPattern: call.success), 8)  // mov r11, address
                 code += [0x4c, 0x39, 0xd8]  // cmp rax, r11
             } else {
                 code += [0x48, 0x85, 0xc0]  // test rax, rax
@@ -78,11 +78,14 @@ struct CallStub {
         var code: [UInt8] = [0xb8] + little(UInt64(call.number), 4)  // mov eax
         code += [0x48, 0xbf] + little(range.lowerBound.value, 8)  // mov rdi
         code += [0x48, 0xbe] + little(UInt64(range.upperBound - range.lowerBound), 8)  // mov rsi
-        code += [0xba] + little(UInt64(call.protection), 4)  // mov edx
+        code += [0xba] + little(UInt64(call.third), 4)  // mov edx
         if case .mapAnonymous = call {
             code += [0x41, 0xba] + little(UInt64(SystemCall.mapFlags), 4)  // mov r10d
             code += [0x49, 0xc7, 0xc0, 0xff, 0xff, 0xff, 0xff]  // mov r8, -1
             code += [0x45, 0x31, 0xc9]  // xor r9d, r9d
+        } else if case .movePage(_, let onto) = call {
+            code += [0x41, 0xba] + little(UInt64(SystemCall.moveFlags), 4)  // mov r10d
+            code += [0x49, 0xb8] + little(onto.value, 8)  // mov r8, onto
         }
         return code + [0x0f, 0x05]
     }

@@ -41,6 +41,8 @@ public struct StoppedProcess: ~Copyable {
 
     private let memory: ProcessMemory
     private let task: Descriptor
+    /// The one thread that is stopped; nil for all.
+    private let only: ThreadID?
     private var known: Set<ThreadID> = []
     private var underFilter: Set<ThreadID> = []
     private var uninterruptible: Set<ThreadID> = []
@@ -54,7 +56,7 @@ public struct StoppedProcess: ~Copyable {
     }
 
     /// Prepares; nothing is attached yet.
-    static func prepare(_ process: ProcessHandle) throws(Failure) -> StoppedProcess {
+    static func prepare(_ process: ProcessHandle, only: ThreadID? = nil) throws(Failure) -> StoppedProcess {
         let status = try process.status()
         guard !status.isKernelThread else { throw Failure("kernel-thread", "it is a kernel thread.", at: "\(process)") }
         let memory = try process.memory()
@@ -62,13 +64,14 @@ public struct StoppedProcess: ~Copyable {
         do { task = try Descriptor(opening: "task", in: process.directory, flags: O_RDONLY | O_DIRECTORY) } catch {
             throw processFailure(error, process.id, "task")
         }
-        return StoppedProcess(process, memory, task)
+        return StoppedProcess(process, memory, task, only)
     }
     // A type with a deinit cannot fail half-way through its init.
-    private init(_ process: ProcessHandle, _ memory: ProcessMemory, _ task: Descriptor) {
+    private init(_ process: ProcessHandle, _ memory: ProcessMemory, _ task: Descriptor, _ only: ThreadID?) {
         self.process = process
         self.memory = memory
         self.task = task
+        self.only = only
     }
 
     deinit { Self.detach(threads, since: stoppedAt) }
@@ -126,6 +129,9 @@ public struct StoppedProcess: ~Copyable {
         return .nanoseconds(pause)
     }
 
+    /// For how long it has stood still.
+    public var elapsed: Duration { .nanoseconds(stoppedAt == 0 ? 0 : fother_now() - stoppedAt) }
+
     /// Every register a pointer can hide in: general, x87 and vector.
     public func registerWords(of thread: StoppedThread) -> [UInt64] {
         thread.generalRegisters + vectorWords(of: thread.id)
@@ -144,6 +150,7 @@ public struct StoppedProcess: ~Copyable {
 
     private mutating func newThreads() throws(Failure) -> [ThreadID] {
         let listed: [Int32]
+        if let only { return known.insert(only).inserted ? [only] : [] }
         do { listed = try task.listNumbers() } catch { throw processFailure(error, process.id, "task") }
         var new: [ThreadID] = []
         for number in listed where known.insert(ThreadID(number)).inserted { new.append(ThreadID(number)) }

@@ -11,12 +11,17 @@ public enum SystemCall: Equatable, Sendable {
     case mapAnonymous(at: RuntimeAddress, bytes: Int, Mapping.Permissions)
     case protect(RuntimeAddress, bytes: Int, Mapping.Permissions)
     case unmap(RuntimeAddress, bytes: Int)
+    /// mremap of one private anonymous page over whatever is mapped at `onto`, in one step: who runs there runs the old page
+    /// or the new one. The kernel unmaps `onto` before the move can fail for lack of kernel memory, and then nobody can
+    /// help: make sure that there is some, and that the process is not at its limit of mappings.
+    case movePage(from: RuntimeAddress, onto: RuntimeAddress)
 
     var name: String {
         switch self {
         case .mapAnonymous: "mmap"
         case .protect: "mprotect"
         case .unmap: "munmap"
+        case .movePage: "mremap"
         }
     }
 
@@ -25,6 +30,7 @@ public enum SystemCall: Equatable, Sendable {
         case .mapAnonymous: 9
         case .protect: 10
         case .unmap: 11
+        case .movePage: 25
         }
     }
 
@@ -32,26 +38,34 @@ public enum SystemCall: Equatable, Sendable {
         switch self {
         case .mapAnonymous(let address, let bytes, _), .protect(let address, let bytes, _), .unmap(let address, let bytes):
             address..<max(address, address + bytes)
+        case .movePage(let address, _): address..<address + Self.page
         }
     }
 
+    static let page = 4096
+
     /// The third argument; unused by munmap.
-    var protection: UInt32 {
+    var third: UInt32 {
         switch self {
         case .mapAnonymous(_, _, let p), .protect(_, _, let p):
             (p.contains(.read) ? 1 : 0) | (p.contains(.write) ? 2 : 0) | (p.contains(.execute) ? 4 : 0)
         case .unmap: 0
+        case .movePage: UInt32(Self.page)
         }
     }
 
     /// What it returns when it worked.
     var success: Int64 {
-        if case .mapAnonymous(let address, _, _) = self { return Int64(bitPattern: address.value) }
-        return 0
+        switch self {
+        case .mapAnonymous(let address, _, _), .movePage(_, let address): Int64(bitPattern: address.value)
+        case .protect, .unmap: 0
+        }
     }
 
     /// MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE (kernel 4.17; older ones take the address as a hint).
     static let mapFlags: UInt32 = 0x10_0022
+    /// MREMAP_MAYMOVE | MREMAP_FIXED.
+    static let moveFlags: UInt32 = 3
 
     /// What the kernel's map must show afterwards.
     func isDone(in maps: [Mapping]) -> Bool {
@@ -59,6 +73,8 @@ public enum SystemCall: Equatable, Sendable {
         switch self {
         case .unmap:
             return !maps.contains { $0.range.overlaps(range) }
+        case .movePage(_, let onto):
+            return maps.mapping(at: onto)?.isFile == false && !maps.contains { $0.range.overlaps(range) }
         case .mapAnonymous(_, _, let permissions), .protect(_, _, let permissions):
             while address < range.upperBound {
                 guard let mapping = maps.mapping(at: address), mapping.permissions == permissions else { return false }

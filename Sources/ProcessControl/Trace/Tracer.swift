@@ -36,6 +36,18 @@ public struct Tracer: Sendable {
         }
     }
 
+    /// The same for one thread; the others run on.
+    public func withStopped<Value>(
+        _ thread: ThreadID, of process: ProcessHandle, timeout: Duration, _ body: (borrowing StoppedProcess) throws -> Value
+    ) throws -> StopResult<Value> {
+        try onOwnThread {
+            var stopped = try StoppedProcess.prepare(process, only: thread)
+            try stopped.stop(within: timeout)
+            let value = try body(stopped)
+            return StopResult(value: value, pause: stopped.release(), threadCount: 1)
+        }
+    }
+
     /// Lets the target run for a while between attempts: 1 ms, doubled with each, at most 64 ms.
     public func rest(_ attempt: Int) {
         _ = fother_sleep(1_000_000 << Int64(min(max(attempt - 1, 0), 6)))

@@ -1,0 +1,61 @@
+// After a switch call by call: watches the threads until each has been seen once outside the code that was switched away
+// from. One thread at a time is stopped for it, for as long as it takes to read its stack.
+
+import ELF
+import LivePatch
+import ProcessControl
+
+extension Applier {
+    /// Threads that are still in it when the budget is used up. When there are none and the patch is on, writes that down in
+    /// the process. A thread that was seen outside once cannot come back: every way in leads to the other code.
+    func settle(_ plan: ApplyPlan, on: Bool, _ target: Target) -> [BlockingThread] {
+        let stubs = plan.base + plan.layout.stubs..<plan.newCode.upperBound
+        let left: [(range: Range<RuntimeAddress>, name: String)] =
+            on
+            ? plan.guarded.map { ($0.range, $0.name) } + [(stubs, "a patch site")]
+            : [(plan.newCode, "patched code")]
+        let guarded = GuardedRanges(left), words = WordReader(target.memory)
+        let walker = StackWalker(target.objects, target.memory, tables)
+        let deadline = ContinuousClock.now + budget.settling
+        var seen: Set<ThreadID> = []
+        var round = 0
+        while true {
+            round += 1
+            var blocking: [BlockingThread] = []
+            guard let threads = try? target.handle.threads(), let maps = try? target.handle.mappings() else { return [] }
+            let stacks = StackMap(maps, of: target.process)
+            let unseen = threads.filter { !seen.contains($0) }
+            if unseen.isEmpty {
+                if on { try? target.memory.write([1], at: plan.effective) }
+                return []
+            }
+            for thread in unseen {
+                do {
+                    let found = try tracer.withStopped(thread, of: target.handle, timeout: budget.pause) {
+                        SafePoint.blocking($0, guarded, stacks, words, walker)
+                    }.value
+                    if found.isEmpty { seen.insert(thread) } else { blocking += found.map { waiting($0, target) } }
+                } catch {
+                    // One that has ended is outside; of any other it is not known.
+                    guard let status = try? target.handle.status(of: thread), !status.isEnded else {
+                        seen.insert(thread)
+                        continue
+                    }
+                    blocking.append(BlockingThread(thread: thread, function: "code that could not be looked at", isExecuting: true))
+                }
+            }
+            // New ones may have come in the meantime: once more, until all are seen.
+            if ContinuousClock.now >= deadline, !blocking.isEmpty { return blocking }
+            if !blocking.isEmpty { tracer.rest(round) }
+        }
+    }
+
+    /// Looks again at a patch that is on and was not in full effect when it was last looked at. Nil when it is not on, or
+    /// its process cannot be looked at.
+    public func finishing(_ patch: LivePatch, in id: ProcessID) -> [BlockingThread]? {
+        guard let handle = try? ProcessHandle(id), (try? handle.claim(patience: .zero)) != nil, let target = try? Target(patch, id, held),
+            case .patched? = target.found?.state, let plan = target.found?.plan
+        else { return nil }
+        return withExtendedLifetime(handle) { settle(plan, on: true, target) }
+    }
+}

@@ -1,0 +1,95 @@
+// One process as it is before a transition: what is loaded, which patches are in it, whether the bytes are those expected.
+
+import ELF
+import LivePatch
+import ProcessControl
+
+/// One process as it was looked at, before anything is done to it.
+struct Target {
+    let patch: LivePatch
+    let process: ProcessID
+    let handle: ProcessHandle
+    let memory: ProcessMemory
+    let maps: [Mapping]
+    let objects: [LoadedObject]
+    /// Our mapping of this patch, if there is one.
+    let found: FoundPatch?
+    /// Mappings of other patches.
+    let others: [FoundPatch]
+
+    init(_ patch: LivePatch, _ id: ProcessID, _ held: (PatchID) -> LivePatch?) throws {
+        self.patch = patch
+        process = id
+        handle = try ProcessHandle(id)
+        memory = try handle.memory()
+        maps = try handle.mappings()
+        objects = Instances.objects(in: maps, of: memory)
+        let all = PatchStates.find(in: maps, of: memory, objects: objects) { $0 == patch.id ? patch : held($0) }
+        // What could not be read because the process ended is not "not there".
+        try memory.requireAlive()
+        found = all.first { $0.header?.patch == patch.id }
+        others = all.filter { $0.header?.patch != patch.id }
+    }
+
+    /// Patches in force that replace some of the same functions, hooked or not: callers inside such a patch would go on using
+    /// its copies. They make way for the new one in the same stop.
+    /// Failure: `other-patch` when one is in the way that this host does not hold.
+    func overlapping(_ plan: ApplyPlan, _ held: (PatchID) -> LivePatch?) throws -> [ApplyPlan] {
+        var result: [ApplyPlan] = []
+        for other in others {
+            switch other.state {
+            case .patched, .interrupted:
+                guard let theirs = other.plan else { continue }
+                let starts = Set(theirs.guarded.map(\.range.lowerBound))
+                if plan.guarded.contains(where: { starts.contains($0.range.lowerBound) }) { result.append(theirs) }
+            case .couldNotTell(let failure):
+                guard let header = other.header, header.isCommitted, header.buildID == plan.buildID, header.bias == plan.bias else {
+                    continue
+                }
+                throw Failure(
+                    "other-patch", "another patch of this object seems to be in force: \(failure.sentence)", at: "process \(process)",
+                    remedy: "Revert it first, with its own file: fother revert FILE --pid \(process)")
+            case .retired, .unfinished: continue
+            }
+        }
+        return result
+    }
+
+    /// The one instance of the patched build; nil when it is not loaded.
+    func object() throws -> LoadedObject? {
+        let instances = objects.filter { $0.buildID == patch.buildID }
+        guard instances.count <= 1 else {
+            throw Failure(
+                "mapped-twice", "the object is loaded \(instances.count) times in this process.", at: "process \(process)",
+                remedy: "Not supported yet: restart the process with the fixed package.")
+        }
+        return instances.first
+    }
+
+    /// Every function that the patch replaces must have the bytes of the old build.
+    func checkOldBytes(_ plan: ApplyPlan, under others: [ApplyPlan]) throws {
+        for function in plan.guarded {
+            var bytes = try memory.read(at: function.range.lowerBound, count: function.range.upperBound - function.range.lowerBound)
+            // Where a patch that makes way has its jumps, the old bytes are known.
+            for site in others.flatMap(\.sites)
+            where function.range.contains(site.address) && function.range.contains(site.address + (site.old.count - 1)) {
+                let at = site.address - function.range.lowerBound
+                bytes.replaceSubrange(at..<at + site.old.count, with: site.old)
+            }
+            guard sha256(bytes[...]) == function.hash else { throw bytesDiffer(function.name) }
+        }
+        let theirs = Set(others.flatMap(\.sites).map(\.address))
+        for bridge in plan.sites where !bridge.isEntry && !theirs.contains(bridge.address) {
+            let bytes = try memory.read(at: bridge.address, count: bridge.new.count)
+            // Its own may still be there from before; it leads to code that is the same.
+            guard (bridge.vacant + [bridge.new]).contains(bytes) else { throw bytesDiffer(bridge.function) }
+        }
+    }
+
+    private func bytesDiffer(_ function: String) -> Failure {
+        Failure(
+            "bytes-differ", "the code in memory is not that of the build: something else has changed it.",
+            at: "process \(process) \(function)",
+            remedy: "Another patch, a debugger or a hook may be there; see fother ps --pid \(process).")
+    }
+}

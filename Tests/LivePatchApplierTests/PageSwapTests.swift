@@ -1,0 +1,132 @@
+// The path without a stop: pages are put in place under running threads, one store commits, and old calls end as they began.
+
+import ELF
+import Foundation
+import LivePatch
+import LivePatchApplier
+import ProcessControl
+import Testing
+
+@Suite(.serialized, .enabled(if: geteuid() == 0, "patching other processes needs root"))
+struct PageSwapTests {
+    let toy: Toy
+    var applier = Applier(Tracer())
+
+    init() throws {
+        toy = try Toy()
+        applier.path = .pageSwap
+    }
+
+    @Test("many times over under hot callers: never a wrong answer, never a stop of all, and nothing that grows")
+    func cycles() throws {
+        let victim = try toy.start()
+        #expect(try victim.ask("threads 8") == "started")
+        var mappings: [Int] = []
+        for _ in 0..<100 {
+            guard case .patched(let report) = applier.apply(toy.patch, to: victim.id) else {
+                Issue.record("\(applier.apply(toy.patch, to: victim.id))")
+                return
+            }
+            #expect(report.pause == .zero && report.finishing.isEmpty)
+            #expect(try victim.ask("call 1") == "43")
+            #expect(try victim.ask("say 5") == "the fixed version")
+            let outcome = applier.revert(toy.patch, in: victim.id)
+            #expect(outcome.word == "reverted", "\(outcome)")
+            #expect(try victim.ask("call 1") == "42")
+            #expect(try victim.ask("say 5") == "the old version")
+            mappings.append(try ProcessHandle(victim.id).mappings().count)
+        }
+        #expect(mappings[1] == mappings[99])
+        #expect(try victim.ask("counts").hasSuffix(" 0"))
+    }
+
+    @Test("a thread inside an old function does not keep it out, and is named until it has come back")
+    func busyInside() throws {
+        let victim = try toy.start()
+        #expect(try victim.ask("inside") == "going in")
+        usleep(50_000)
+        var impatient = applier
+        impatient.budget.settling = .zero
+        guard case .patched(let report) = impatient.apply(toy.patch, to: victim.id) else {
+            Issue.record("not patched")
+            return
+        }
+        #expect(report.finishing.map(\.function) == ["wait_inside"])
+        #expect(report.finishing.first?.waitsIn == "read")
+        #expect(try header(victim)?.isEffective == false)
+        #expect(impatient.finishing(toy.patch, in: victim.id)?.count == 1)
+        // The call that had begun ends as it began; the next one is new.
+        #expect(try victim.ask("x") == "11")
+        #expect(impatient.finishing(toy.patch, in: victim.id)?.isEmpty == true)
+        #expect(try header(victim)?.isEffective == true)
+        #expect(try victim.ask("inside") == "going in")
+        #expect(try victim.ask("x") == "21")
+    }
+
+    @Test("a main loop that never returns gives way to the stop of all threads only for later calls")
+    func stopAllParts() throws {
+        let victim = try toy.start()
+        #expect(try victim.ask("inside") == "going in")
+        usleep(50_000)
+        var patient = Applier(Tracer())
+        patient.budget.settling = .zero
+        patient.budget.togetherAttemptsMax = 3
+        guard case .patched(let report) = patient.apply(toy.patch, to: victim.id) else {
+            Issue.record("not patched")
+            return
+        }
+        #expect(report.attempts == 4)
+        #expect(report.finishing.map(\.function) == ["wait_inside"])
+        #expect(try victim.ask("x") == "11")
+        #expect(try victim.ask("call 1") == "43")
+        #expect(patient.finishing(toy.patch, in: victim.id)?.isEmpty == true)
+    }
+
+    @Test("a page that holds somebody's breakpoint is not copied")
+    func altered() throws {
+        let victim = try toy.start()
+        let plan = try applier.plan(toy.patch, for: victim.id).get()
+        let page = try #require(plan.sitePages.first)
+        let memory = try ProcessHandle(victim.id).memory()
+        // Somewhere behind the functions, in the slack of the page.
+        let place = page + 4000
+        try memory.write([0xcc], at: place)
+        let outcome = applier.apply(toy.patch, to: victim.id)
+        #expect(outcome.word == "page-swap", "\(outcome)")
+        #expect(try victim.ask("call 1") == "42")
+        #expect(Applier(Tracer()).apply(toy.patch, to: victim.id).word == "patched")
+        #expect(try victim.ask("call 1") == "43")
+    }
+
+    @Test("both paths undo what the other did")
+    func mixed() throws {
+        let victim = try toy.start(), stopAll = Applier(Tracer())
+        #expect(try victim.ask("threads 8") == "started")
+        for _ in 0..<10 {
+            #expect(applier.apply(toy.patch, to: victim.id).word == "patched")
+            #expect(stopAll.apply(toy.patch, to: victim.id).word == "already patched")
+            #expect(stopAll.revert(toy.patch, in: victim.id).word == "reverted")
+            #expect(stopAll.apply(toy.patch, to: victim.id).word == "patched")
+            #expect(applier.revert(toy.patch, in: victim.id).word == "reverted")
+        }
+        let outcome = stopAll.revert(toy.patch, in: victim.id, unmap: true)
+        #expect(outcome.word == "reverted")
+        #expect(try victim.ask("call 1") == "42")
+        #expect(try victim.ask("counts").hasSuffix(" 0"))
+    }
+
+    @Test("who finds a process claimed by another waits, and says so when it takes too long")
+    func claimed() throws {
+        let victim = try toy.start()
+        let other = try ProcessHandle(victim.id)
+        try other.claim(patience: .zero)
+        var impatient = applier
+        impatient.budget.timeout = .milliseconds(50)
+        #expect(impatient.apply(toy.patch, to: victim.id).word == "busy")
+        withExtendedLifetime(other) {}
+    }
+
+    private func header(_ victim: Victim) throws -> TargetHeader? {
+        try ProcessView(victim.id, held: { _ in toy.patch }).patches.first?.header
+    }
+}
