@@ -57,7 +57,7 @@ let package = Package(
         .testTarget(
             name: "LivePatchApplierTests", dependencies: ["ELF", "ProcessControl", "LivePatch", "LivePatchBuilder", "LivePatchApplier"],
             exclude: ["Fixtures"], swiftSettings: strict),
-        tests("SystemTests", ["ELF", "ProcessControl", "LivePatch", "LivePatchBuilder", "LivePatchApplier"]),
+        tests("SystemTests", ["ELF", "MachineCode", "ProcessControl", "LivePatch", "LivePatchBuilder", "LivePatchApplier"]),
         tests("ProgramTests", ["ELF", "ProcessControl", "fother"]),
         .testTarget(
             name: "CorpusTests", dependencies: ["ELF", "ProcessControl", "fother"], exclude: ["Fixtures"], swiftSettings: strict),

@@ -42,6 +42,8 @@ public struct Bytes: Sendable {
         holds(offset, count) ? storage[offset..<offset + count] : nil
     }
 
+    public func slice(_ range: Range<Int>) -> ArraySlice<UInt8>? { slice(range.lowerBound, range.count) }
+
     /// The NUL-terminated string at `offset`, without the NUL; nil when it does not end within `limit` bytes.
     public func string(_ offset: Int, limit: Int = 65_536) -> String? {
         guard offset >= 0, offset < count else { return nil }

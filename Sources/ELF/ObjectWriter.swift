@@ -1,6 +1,7 @@
-// Writes ELF relocatable objects (ET_REL) that readelf, nm and objdump read. Same calls, same bytes.
+// Writes ELF objects that readelf, nm, objdump and gdb read: relocatable ones (ET_REL), and ones whose sections have their
+// addresses already (ET_EXEC). Same calls, same bytes.
 
-/// Builds one relocatable object in memory. Sections come out in the order in which they were added.
+/// Builds one object in memory. Sections come out in the order in which they were added.
 public struct ObjectWriter: Sendable {
     /// Index of an added section, as symbols and relocations name it.
     public struct SectionRef: Hashable, Sendable { let index: Int }
@@ -9,6 +10,7 @@ public struct ObjectWriter: Sendable {
 
     struct Entry {
         var name: String, type: UInt32, flags: UInt64, alignment: Int, bytes: [UInt8], size: Int
+        var address: UInt64 = 0
         var relocations: [(offset: Int, type: UInt32, symbol: SymbolRef, addend: Int64)] = []
     }
     struct Definition {
@@ -20,11 +22,12 @@ public struct ObjectWriter: Sendable {
 
     public init() {}
 
-    /// Adds a section with bytes. `alignment` is a power of two.
+    /// Adds a section with bytes. `alignment` is a power of two. `address`: where it is in memory, for `finish(placed: true)`.
     public mutating func section(
-        _ name: String, type: UInt32 = Section.progbits, flags: UInt64, alignment: Int = 16, _ bytes: [UInt8]
+        _ name: String, type: UInt32 = Section.progbits, flags: UInt64, alignment: Int = 16, at address: UInt64 = 0, _ bytes: [UInt8]
     ) -> SectionRef {
-        entries.append(Entry(name: name, type: type, flags: flags, alignment: alignment, bytes: bytes, size: bytes.count))
+        entries.append(
+            Entry(name: name, type: type, flags: flags, alignment: alignment, bytes: bytes, size: bytes.count, address: address))
         return SectionRef(index: entries.count)
     }
 
@@ -51,8 +54,8 @@ public struct ObjectWriter: Sendable {
         entries[section.index - 1].relocations.append((offset, type, symbol, addend))
     }
 
-    /// The finished object.
-    public func finish() -> [UInt8] {
+    /// The finished object. `placed`: sections have their addresses, and symbols hold addresses instead of offsets.
+    public func finish(placed: Bool = false) -> [UInt8] {
         // Locals first, as the gABI asks; the order is otherwise that of the calls.
         let order = definitions.indices.filter { !definitions[$0].isGlobal } + definitions.indices.filter { definitions[$0].isGlobal }
         var place = [Int](repeating: 0, count: definitions.count)
@@ -110,7 +113,7 @@ public struct ObjectWriter: Sendable {
             headers.append32(names.add(s.entry.name))
             headers.append32(s.entry.type)
             headers.append64(s.entry.flags)
-            headers.append64(0)
+            headers.append64(s.entry.address)
             headers.append64(UInt64(out.count))
             headers.append64(UInt64(s.entry.size))
             headers.append32(UInt32(s.link))
@@ -124,7 +127,7 @@ public struct ObjectWriter: Sendable {
         out += headers
 
         var head: [UInt8] = [0x7f, 0x45, 0x4c, 0x46, 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0]
-        head.append16(1)  // ET_REL
+        head.append16(placed ? ELFFile.executable : ELFFile.relocatable)
         head.append16(62)  // EM_X86_64
         head.append32(1)
         head.append64(0)

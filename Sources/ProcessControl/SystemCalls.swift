@@ -25,6 +25,19 @@ final class Descriptor: Sendable {
         self.init(owning: fd)
     }
 
+    /// The directory that a process with the root directory `root` means by `path`.
+    convenience init(folder path: String, in root: String) throws(Errno) {
+        let fd = unsafe fother_open_folder_in(root, path)
+        guard fd >= 0 else { throw Errno(fd) }
+        self.init(owning: fd)
+    }
+
+    /// In this directory, replaces whatever is called `name`.
+    func replaceFile(_ name: String, _ bytes: [UInt8], mode: Int32) throws(Errno) {
+        let error = unsafe bytes.withUnsafeBytes { unsafe fother_replace_file(fd, name, $0.baseAddress, $0.count, mode) }
+        guard error == 0 else { throw Errno(error) }
+    }
+
     /// Everything up to the end of the file, or nil when that is more than `limitBytes`.
     func readToEnd(limitBytes: Int) throws(Errno) -> [UInt8]? {
         var buffer = [UInt8](repeating: 0, count: min(16 << 10, limitBytes + 1))

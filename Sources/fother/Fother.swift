@@ -6,5 +6,8 @@ import ArgumentParser
 struct Fother: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "fother", abstract: "Closes known holes in running software, without restarting it.",
-        subcommands: [PsCommand.self, BuildCommand.self, InspectCommand.self, ApplyCommand.self, RevertCommand.self, DemoCommand.self])
+        subcommands: [
+            PsCommand.self, BuildCommand.self, InspectCommand.self, ApplyCommand.self, RevertCommand.self, SymbolsCommand.self,
+            DemoCommand.self,
+        ])
 }

@@ -7,7 +7,7 @@ import Testing
 @Suite struct DocumentedTests {
     private static let checkout = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
         .deletingLastPathComponent()
-    static let verbs = ["ps", "build", "inspect", "apply", "revert", "demo"]
+    static let verbs = ["ps", "build", "inspect", "apply", "revert", "symbols", "demo"]
 
     private static func lines(_ page: String) throws -> [String] {
         try String(contentsOf: checkout.appendingPathComponent(page), encoding: .utf8).split(separator: "\n").map(String.init)
@@ -52,7 +52,7 @@ import Testing
         #expect(try child.readLine() == "3")
         for words in [
             ["ps", "--pid", pid], ["apply", patch, "--pid", pid, "--dry-run"], ["apply", patch, "--pid", pid],
-            ["revert", patch, "--pid", pid],
+            ["symbols", pid, "-o", shop.path("symbols.elf")], ["revert", patch, "--pid", pid],
         ] {
             let answer = try shop.json(shop.fother(words + ["--json"]))
             let schema = try #require(answer["schema"] as? String)

@@ -15,6 +15,12 @@ int fother_open_regular(const char *path);
 /// The same for a path as a process with that root directory means it: no symbolic link leads out of `root`. Needs
 /// openat2, kernel 5.6 (-ENOSYS before).
 int fother_open_regular_in(const char *root, const char *path);
+/// Opens a directory, to be used with fother_replace_file, as a process with the root directory `root` means `path`.
+/// Needs openat2, kernel 5.6 (-ENOSYS before).
+int fother_open_folder_in(const char *root, const char *path);
+/// Puts a file of this user's with these bytes and this mode in the place of whatever `name` was in `directory`. A link
+/// there is replaced, not followed; nobody sees half of it.
+int fother_replace_file(int directory, const char *name, const void *bytes, size_t size, int mode);
 /// Reads until `size` bytes or the end of the file; a short count means the end.
 int64_t fother_read_full(int fd, void *buffer, size_t size);
 /// One read(2), retried on EINTR.

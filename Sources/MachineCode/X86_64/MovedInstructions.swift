@@ -7,6 +7,9 @@ public struct MovedInstructions: Sendable, Equatable {
     /// What does at the new place what `consumed` bytes did at the old one, as long as control falls through.
     public var bytes: [UInt8]
     public var consumed: Int
+    /// Where each instruction began and begins: offsets from the old place and from the new one.
+    public var oldStarts: [Int] = []
+    public var newStarts: [Int] = []
 
     /// Takes instructions from the start of `code` until they cover `count` bytes. Nil when one cannot be moved: it is
     /// unknown, a short loop, or reaches further than 32 bits from the new place.
@@ -16,6 +19,8 @@ public struct MovedInstructions: Sendable, Equatable {
         for i in decode(code[...]).instructions {
             if consumed >= count { break }
             let end = old + i.end
+            oldStarts.append(i.offset)
+            newStarts.append(bytes.count)
             let original = Array(code[i.offset..<i.end])
             if let branch = i.branch {
                 guard let opcode = Self.longForm(original, i) else { return nil }
@@ -61,6 +66,8 @@ public struct MovedInstructions: Sendable, Equatable {
 public enum CommitStub {
     /// Room for each; the code is shorter.
     public static let size = 64
+    /// Where the moved instructions begin in it.
+    public static let movedOffset = 13
 
     /// `cmp byte [commit], 0; jne new;` the moved instructions; `jmp` behind them. Any set of sites that jump to such
     /// stubs runs the old code, and one store to `commit` makes all of them run the new. Flags are not live at a function's

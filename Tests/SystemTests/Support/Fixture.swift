@@ -18,14 +18,15 @@ final class Fixture: Sendable {
     let patch: LivePatch
     let patchPath: String
 
+    /// Tests end with exit(), which runs no deinit.
+    static func removeAtExit(_ folder: String) { atexitRemovals.withLock { $0.append(folder) } }
+
     static func get() throws -> Fixture { try shared.get() }
     private static let shared = Result { try Fixture() }
 
     private init() throws {
         folder = FileManager.default.temporaryDirectory.appendingPathComponent("fother-targets-\(UUID().uuidString)").path
-        // Tests end with exit(), which runs no deinit.
-        let remove = folder
-        atexitRemovals.withLock { $0.append(remove) }
+        Self.removeAtExit(folder)
         let common = [
             "-O2", "-Wall", "-Wextra", "-Werror", "-fstack-protector-strong", "-pthread", "-Wl,--build-id", "-s", "-I", Self.sources,
         ]
