@@ -15,6 +15,8 @@ public struct BuildContext: Sendable {
     public var cves: [String]
     /// The changelog reaches back to the old version; nil without a changelog.
     public var cvesAreComplete: Bool?
+    /// What is known about live data besides what the two files say.
+    public var evidence: [LayoutEvidence] = []
 
     public init(
         object: String, package: String? = nil, oldVersion: String? = nil, newVersion: String? = nil, cves: [String] = [],
@@ -73,10 +75,10 @@ public func build(old oldBytes: [UInt8], new newBytes: [UInt8], _ context: Build
     manifest.newVersion = context.newVersion
     manifest.cves = context.cves.sorted()
     manifest.cvesAreComplete = context.cvesAreComplete
-    manifest.evidence = ["binary"]
+    manifest.evidence = ["binary"] + context.evidence.map(\.label)
 
     let comparison = Comparison(try CodeImage(oldFile), try CodeImage(newFile))
-    return try derive(comparison, manifest).result
+    return try derive(comparison, manifest, context.evidence).result
 }
 
 /// Which functions of a build to move without changing them.
@@ -127,7 +129,9 @@ public func buildItself(_ bytes: [UInt8], moving choice: FunctionChoice, _ conte
 }
 
 /// From a comparison to a patch or a refusal; with the functions (new indices) that refuse.
-private func derive(_ comparison: Comparison, _ manifest: Manifest) throws(Failure) -> (result: BuildResult, refused: Set<Int>) {
+private func derive(_ comparison: Comparison, _ manifest: Manifest, _ evidence: [LayoutEvidence] = []) throws(Failure) -> (
+    result: BuildResult, refused: Set<Int>
+) {
     var manifest = manifest
     let moved = MovedCode(comparison)
     let oldTaken = comparison.old.addressTaken()
@@ -151,6 +155,7 @@ private func derive(_ comparison: Comparison, _ manifest: Manifest) throws(Failu
         manifest.verdict = .pass
         return (BuildResult(outcome: .nothingToDo, manifest: manifest, statistics: statistics), [])
     }
+    findings += evidence.flatMap(\.findings)
     let refused = resolver.refused.union(hooks.refused).union(writer.refused)
 
     var contents = writer.contents

@@ -24,9 +24,14 @@ struct BuildCommand: ParsableCommand {
     var itself = false
     @Option(help: "With --self: the functions to move, separated by commas, or all that can be.") var functions = "all"
     @Option(help: "With --self and all functions: leave these out, for example those that never leave a stack.") var except: String = ""
+    @Flag(name: .customLong("no-sources"), help: "Do not fetch and compare the source packages of both versions.") var noSources = false
+    @Option(name: .customLong("old-source"), help: "With --new-source: unpacked sources to compare, instead of those of the archive.")
+    var oldSource: String?
+    @Option(name: .customLong("new-source"), help: "See --old-source.") var newSource: String?
     @Flag(help: "Print JSON, schema fother.build/1.") var json = false
 
     func validate() throws {
+        if (oldSource == nil) != (newSource == nil) { throw ValidationError("--old-source and --new-source belong together.") }
         if itself == (new != nil) {
             throw ValidationError(itself ? "--self takes one build." : "A second build is needed to compare with.")
         }
@@ -59,15 +64,17 @@ struct BuildCommand: ParsableCommand {
             }
             let pairs = itself ? a.objects.map { (old: $0, new: $0) } : BuildInput.pairs(a, b).filter { $0.old.bytes != $0.new.bytes }
             let changelog = itself ? nil : BuildInput.cves(a, b)
+            let evidence = itself || pairs.isEmpty ? [] : [try sources(a, b, cache)]
             var results: [Result] = []
             var files: [(Result, [UInt8])] = []
             for pair in pairs {
                 Output.progress("comparing \(pair.old.path)")
                 var result = Result(object: pair.old.path, outcome: "failed")
                 do {
-                    let context = BuildContext(
+                    var context = BuildContext(
                         object: pair.old.path, package: a.package ?? b.package, oldVersion: a.version, newVersion: b.version,
                         cves: changelog?.named ?? [], cvesAreComplete: changelog?.isComplete)
+                    context.evidence = evidence
                     let built =
                         try itself
                         ? buildItself(pair.old.bytes, moving: choice, context) : build(old: pair.old.bytes, new: pair.new.bytes, context)
@@ -88,10 +95,21 @@ struct BuildCommand: ParsableCommand {
             }
             Output.progressDone()
             try write(files, &results)
-            if json { try Output.json(Report(results: results)) } else { show(results, a, b, changelog) }
+            if json { try Output.json(Report(results: results)) } else { show(results, a, b, changelog, evidence) }
             let needsAction = results.contains { $0.outcome == "refused" || $0.outcome == "failed" || $0.manifest?.verdict == .review }
             return needsAction ? Exit.actionNeeded : Exit.done
         }
+    }
+
+    /// What the sources of both versions say about live data.
+    private func sources(_ a: BuildInput, _ b: BuildInput, _ cache: PackageCache) throws -> LayoutEvidence {
+        if let oldSource, let newSource {
+            Output.progress("comparing sources")
+            return LayoutEvidence(try SourceComparison.compare(old: oldSource, new: newSource))
+        }
+        if noSources { return LayoutEvidence(absent: "source", because: "--no-sources was given.") }
+        Output.progress("fetching and comparing sources")
+        return SourcePackages.evidence(a, b, cache: cache)
     }
 
     private var choice: FunctionChoice {
@@ -119,7 +137,10 @@ struct BuildCommand: ParsableCommand {
         (try? FileManager.default.attributesOfItem(atPath: path))?[.type] as? FileAttributeType == .typeDirectory
     }
 
-    private func show(_ results: [Result], _ a: BuildInput, _ b: BuildInput, _ changelog: (named: [String], isComplete: Bool)?) {
+    private func show(
+        _ results: [Result], _ a: BuildInput, _ b: BuildInput, _ changelog: (named: [String], isComplete: Bool)?,
+        _ evidence: [LayoutEvidence]
+    ) {
         if let package = a.package ?? b.package, let from = a.version, let to = b.version {
             Output.line("\(Theme.strong(package))  \(from) -> \(to)")
         }
@@ -130,6 +151,7 @@ struct BuildCommand: ParsableCommand {
             }
         }
         if results.isEmpty { Output.line("No object differs: there is nothing to patch.") }
+        for e in evidence { EvidenceText.show(e) }
         for result in results {
             Output.line()
             Output.line(Theme.strong(result.object))
@@ -149,6 +171,19 @@ struct BuildCommand: ParsableCommand {
             default: break
             }
             if let manifest = result.manifest { FindingsText.show(manifest.findings) }
+        }
+    }
+}
+
+/// Evidence for people: what was looked at besides the two files, and what it says.
+enum EvidenceText {
+    static func show(_ e: LayoutEvidence) {
+        switch e.answer {
+        case .agrees:
+            Output.line("\(Theme.good("\(e.name) agrees"))  nothing outside functions differs: live data keeps its layout and meaning")
+        case .differs: Output.line("\(Theme.review("\(e.name) differs"))  more than statements changed: see the findings")
+        case .unknown: Output.line("\(Theme.review("\(e.name) cannot tell"))  whether live data keeps its layout: see the findings")
+        case .absent: Output.line("\(Theme.quiet("no \(e.name)"))  \(e.reason)")
         }
     }
 }

@@ -87,7 +87,7 @@ final class Shop {
         #expect(Set(inspected.keys) == ["id", "manifest", "schema"])
         #expect(inspected["id"] as? String == result["id"] as? String)
         let manifest = try #require(inspected["manifest"] as? [String: Any])
-        #expect(manifest["verdict"] as? String == "pass" && manifest["evidence"] as? [String] == ["binary"])
+        #expect(manifest["verdict"] as? String == "pass" && manifest["evidence"] as? [String] == ["binary", "source: absent"])
 
         let nothing = try shop.fother("build", shop.path("libold.so"), shop.path("libold.so"), "--json")
         #expect(nothing.status == .exited(0))
@@ -142,6 +142,27 @@ final class Shop {
         #expect(try shop.fother("revert", String(id.prefix(12)), "--pid", pid).status == .exited(0))
         try child.write("x")
         #expect(try child.readLine() == "3")
+    }
+
+    @Test("sources that were given are evidence: a changed type is a finding with file and line, and leaves the patch to a person")
+    func sources() throws {
+        for (side, field) in [("old", ""), ("new", "char kind; ")] {
+            try FileManager.default.createDirectory(atPath: shop.path(side), withIntermediateDirectories: true)
+            try "struct offer {\n    \(field)long price;\n};\n".write(
+                toFile: shop.path(side + "/offer.h"), atomically: true, encoding: .utf8)
+        }
+        func build(_ old: String, _ new: String) throws -> ChildOutput {
+            try shop.fother(
+                "build", shop.path("libold.so"), shop.path("libnew.so"), "-o", shop.path("s.fother"), "--old-source", shop.path(old),
+                "--new-source", shop.path(new))
+        }
+        let differs = try build("old", "new")
+        #expect(differs.status == .exited(2), "\(differs.outputText)")
+        #expect(differs.outputText.contains("source differs"))
+        #expect(differs.outputText.contains("source-type-changed:offer.h:2"))
+        let agrees = try build("old", "old")
+        #expect(agrees.status == .exited(0) && agrees.outputText.contains("source agrees"), "\(agrees.outputText)\(agrees.errorText)")
+        #expect(try shop.fother("build", "a", "b", "--old-source", "x").status == .exited(64))
     }
 
     @Test("a refusal exits 2, writes no file, and names its code")

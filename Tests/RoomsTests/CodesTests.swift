@@ -8,11 +8,11 @@ private let otherWords: Set<String> = [
     // what a process or an object is, in JSON
     "already-patched", "could-not-tell", "no-package", "not-patched", "nothing-to-do",
     // options
-    "build-id", "dry-run",
+    "build-id", "dry-run", "new-source", "no-sources", "old-source",
     // in a manifest
     "per-call",
     // tools of the distribution, and what they say
-    "apt-cache", "apt-get", "config-files", "dpkg-deb", "dpkg-query", "not-installed",
+    "apt-cache", "apt-config", "apt-get", "config-files", "deb-src", "dpkg-deb", "dpkg-query", "dpkg-source", "not-installed",
 ]
 
 @Suite struct CodesTests {

@@ -28,6 +28,8 @@ public struct BuildInput: Sendable {
     public var package: String?
     public var version: String?
     public var changelog: [UInt8] = []
+    /// The source package that a package was built from.
+    public var source: (name: String, version: String)?
 
     public init(objects: [InputObject], package: String? = nil, version: String? = nil) {
         self.objects = objects
@@ -90,9 +92,10 @@ public struct BuildInput: Sendable {
     // MARK: Sources
 
     private static func debianPackage(_ path: String) throws -> BuildInput {
-        let fields = try ChildProcess.runChecked(["dpkg-deb", "--show", "--showformat=${Package}\n${Version}\n", path]).outputText
+        let fields = try ChildProcess.runChecked(["dpkg-deb", "--show", "--showformat=${Package}\n${Version}\n" + sourceFields, path])
+            .outputText
             .split(separator: "\n").map(String.init)
-        guard fields.count == 2 else { throw Failure("package-malformed", "it names no package and version.", at: path) }
+        guard fields.count == 4 else { throw Failure("package-malformed", "it names no package and version.", at: path) }
         let folder = FileManager.default.temporaryDirectory.appendingPathComponent("fother-deb-\(UUID().uuidString)")
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
         defer { try? FileManager.default.removeItem(at: folder) }
@@ -101,8 +104,12 @@ public struct BuildInput: Sendable {
             throw Failure("package-malformed", "it cannot be unpacked.", at: path)
         }
         let paths = walk.compactMap { $0 as? String }.sorted()
-        return try collect(paths, in: folder.path, package: fields[0], version: fields[1])
+        var input = try collect(paths, in: folder.path, package: fields[0], version: fields[1])
+        input.source = (fields[2], fields[3])
+        return input
     }
+
+    private static let sourceFields = "${source:Package}\n${source:Version}\n"
 
     /// The ELF objects and the changelog among `paths`, relative to `root`.
     private static func collect(_ paths: [String], in root: String, package: String, version: String) throws -> BuildInput {
@@ -141,7 +148,11 @@ public struct BuildInput: Sendable {
             !verified.outputText.split(separator: "\n").contains(where: { $0.contains("5") && !$0.contains(" c ") })
         {
             let list = try ChildProcess.runChecked(["dpkg-query", "--listfiles", name]).outputText
-            return try collect(list.split(separator: "\n").map { String($0.dropFirst()) }, in: "", package: name, version: version)
+            var input = try collect(list.split(separator: "\n").map { String($0.dropFirst()) }, in: "", package: name, version: version)
+            let source = try ChildProcess.runChecked(["dpkg-query", "--show", "--showformat=" + sourceFields, name]).outputText
+                .split(separator: "\n").map(String.init)
+            if source.count >= 2 { input.source = (source[0], source[1]) }
+            return input
         }
         return try debianPackage(try cache.fetch(name, version))
     }
