@@ -57,7 +57,8 @@ public struct SymbolFile: Sendable {
     private static func add(_ entry: LivePatch.Entry, _ oldRow: (RuntimeAddress) -> FrameRow?, to records: inout FrameRecords) {
         guard
             let moved = MovedInstructions(
-                entry.replacement.oldSiteBytes, covering: entry.replacement.jumpLength, from: entry.site, to: entry.stub + CommitStub.movedOffset)
+                entry.replacement.oldSiteBytes, covering: entry.replacement.jumpLength, from: entry.site,
+                to: entry.stub + CommitStub.movedOffset)
         else { return }
         var rows: [(offset: Int, row: FrameRow)] = []
         guard let first = oldRow(entry.site) else { return }

@@ -98,7 +98,13 @@ public struct Applier: Sendable {
         var target = try Target(patch, id, held)
         guard let object = try target.object() else { return .notAffected }
         switch target.found?.state {
-        case .patched: return .alreadyPatched
+        case .patched:
+            guard let found = target.found, found.header?.isEffective == false, let plan = found.plan else { return .alreadyPatched }
+            let finishing = settle(plan, on: true, target)
+            if finishing.isEmpty { return .alreadyPatched }
+            var report = TransitionReport(pause: .zero, attempts: 0, mappedBytes: plan.layout.size, isReused: true)
+            report.finishing = finishing
+            return .patched(report)
         case .couldNotTell(let failure): return .couldNotTell(failure)
         case .interrupted:
             // Half-written by somebody who was killed: back to the old code first, then forward from a known state.

@@ -56,7 +56,12 @@ extension Applier {
             }
         } catch {
             closeHole(copies, target)
-            throw error as? Failure ?? Failure("unexpected", "\(error)", at: "\(target.handle)")
+            let failure = error as? Failure ?? Failure("unexpected", "\(error)", at: "\(target.handle)")
+            guard failure.code == "call-failed", try isUntouched(plan, on: on, target) else { throw failure }
+            // The kernel refused the first move: it may have sealed the object's code.
+            let unmap = SystemCall.unmap(spare, bytes: copies.count * PageSwap.page)
+            do { try tracer.perform([unmap], in: target.handle, maps: try target.handle.mappings()) } catch { throw failure }
+            return .notPossible(failure)
         }
         if on {
             try target.memory.write([0], at: plan.effective)
@@ -122,6 +127,15 @@ extension Applier {
             }
             return (page, bytes)
         }
+    }
+
+    /// Whether no page was put in place.
+    private func isUntouched(_ plan: ApplyPlan, on: Bool, _ target: Target) throws(Failure) -> Bool {
+        for site in plan.sites where site.isEntry {
+            let bytes = try target.memory.read(at: site.address, count: site.new.count)
+            guard on ? bytes == site.old : bytes == site.new else { return false }
+        }
+        return true
     }
 
     /// The kernel takes the old page away before the new one comes; should it run out of memory right there, code is missing,

@@ -55,6 +55,12 @@ struct PageSwapTests {
         #expect(report.finishing.first?.waitsIn == "read")
         #expect(try header(victim)?.isEffective == false)
         #expect(impatient.finishing(toy.patch, in: victim.id)?.count == 1)
+        // Asked again it says the same, not that all is well.
+        guard case .patched(let again) = impatient.apply(toy.patch, to: victim.id) else {
+            Issue.record("the old call was forgotten")
+            return
+        }
+        #expect(again.finishing.map(\.function) == ["wait_inside"])
         // The call that had begun ends as it began; the next one is new.
         #expect(try victim.ask("x") == "11")
         #expect(impatient.finishing(toy.patch, in: victim.id)?.isEmpty == true)
@@ -96,6 +102,26 @@ struct PageSwapTests {
         #expect(try victim.ask("call 1") == "42")
         #expect(Applier(Tracer()).apply(toy.patch, to: victim.id).word == "patched")
         #expect(try victim.ask("call 1") == "43")
+    }
+
+    @Test("code that the kernel has sealed stays in its place, and is patched in a stop")
+    func sealed() throws {
+        let victim = try toy.start()
+        guard try victim.ask("seal") == "0" else { return }  // a kernel before 6.10
+        #expect(try victim.ask("threads 40") == "started")
+        let before = try ProcessHandle(victim.id).mappings().count
+        #expect(applier.apply(toy.patch, to: victim.id).word == "call-failed")
+        #expect(try victim.ask("call 1") == "42")
+        // Nothing is left of the attempt but the patch's own mapping, which is taken away too.
+        #expect(try ProcessHandle(victim.id).mappings().count == before)
+        let automatic = Applier(Tracer())
+        guard case .patched(let report) = automatic.apply(toy.patch, to: victim.id) else {
+            Issue.record("not patched")
+            return
+        }
+        #expect(report.pause > .zero)
+        #expect(try victim.ask("call 1") == "43")
+        #expect(try victim.ask("counts").hasSuffix(" 0"))
     }
 
     @Test("both paths undo what the other did")

@@ -1,5 +1,5 @@
 /* A process to be patched: does what lines on its input say, answers each with one line, ends with its input.
-     call N | say N | hold N | held | forge HEX | epoll MS | signalled | threads N | counts | seccomp | inside */
+     call N | say N | hold N | held | forge HEX | epoll MS | signalled | threads N | counts | seccomp | seal | inside */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <linux/filter.h>
@@ -75,6 +75,8 @@ int main(void) {
         else if (!strcmp(word, "inside")) { printf("going in\n"); fflush(stdout); printf("%d\n", wait_inside(0)); }
         else if (!strcmp(word, "signalled")) printf("%d\n", (int)signalled);
         else if (!strcmp(word, "seccomp")) filter();
+        else if (!strcmp(word, "seal")) /* mseal(2), kernel 6.10 */
+            printf("%d\n", (int)syscall(462, (void *)((unsigned long)answer & ~4095ul), 4096ul, 0ul));
         else if (!strcmp(word, "counts")) printf("%ld %ld\n", good, bad);
         else if (!strcmp(word, "threads")) {
             pthread_t t;
