@@ -21,6 +21,13 @@ __attribute__((noipa)) int frames_version(void) {
 #endif
 }
 
+__attribute__((noipa)) int frames_other(int x) {
+#ifdef OTHER
+    if (x > 100) return -1;
+#endif
+    return x * 3 + 1;
+}
+
 // Two functions that the fix leaves alone tell where the data is, even without symbols.
 __attribute__((noipa)) int frames_calls(void) { return calls; }
 __attribute__((noipa)) void frames_calls_from(int first) { calls = first; }

@@ -15,6 +15,10 @@ public struct CommonInformation: Sendable, Equatable {
     public var pointerEncoding: UInt8
     public var lsdaEncoding: UInt8?
     public var personality: Bool
+    /// The word that holds the address of the language's routine, if it is named by a 32-bit distance to such a word, and
+    /// where in the table's bytes that distance is.
+    public var personalitySlot: LinkAddress?
+    public var personalityField: Int?
     public var isSignalFrame: Bool
 }
 
@@ -30,6 +34,8 @@ public struct FrameDescription: Sendable, Equatable {
     public var instructions: Range<Int>
     /// Address of the language-specific data area (C++ landing pads), if it has one.
     public var lsda: LinkAddress?
+    /// Where in the table's bytes the pointer to it is.
+    public var lsdaField: Int?
 }
 
 public struct UnwindTable: Sendable {
@@ -84,7 +90,7 @@ public struct UnwindTable: Sendable {
             let id = Int(try body.u32())
             if id == 0 {
                 commonAt[start] = common.count
-                common.append(try Self.readCommon(&body, start..<end))
+                common.append(try Self.readCommon(&body, start..<end, self.address))
             } else {
                 guard let index = commonAt[idOffset - id] else {
                     throw bytes.failure("eh-frame-malformed", "a frame names no common entry.", at: start)
@@ -93,14 +99,17 @@ public struct UnwindTable: Sendable {
                 let address = self.address
                 let pc = try Self.pointer(&body, cie.pointerEncoding, address)
                 let size = try Self.pointer(&body, cie.pointerEncoding & 0x0f, address)
-                var lsda: LinkAddress?
+                var lsda: LinkAddress?, lsdaField: Int?
                 if cie.hasAugmentation {
                     let length = try body.uleb()
                     let at = body.offset
                     if let encoding = cie.lsdaEncoding, encoding != 0xff {
                         let value = try Self.pointer(&body, encoding, address)
                         // A zero field means "no LSDA" whatever the encoding adds to it.
-                        if bytes.u32(at) != 0 { lsda = value }
+                        if bytes.u32(at) != 0 {
+                            lsda = value
+                            lsdaField = at
+                        }
                     }
                     guard length <= UInt64(end - at) else {
                         throw bytes.failure("eh-frame-malformed", "augmentation data is longer than its record.", at: at)
@@ -112,14 +121,17 @@ public struct UnwindTable: Sendable {
                 }
                 frames.append(
                     FrameDescription(
-                        start: pc, size: bytes, common: index, record: start..<end, instructions: body.offset..<end, lsda: lsda))
+                        start: pc, size: bytes, common: index, record: start..<end, instructions: body.offset..<end, lsda: lsda,
+                        lsdaField: lsdaField))
             }
             try cursor.seek(end)
         }
         frames.sort { $0.start < $1.start }
     }
 
-    private static func readCommon(_ body: inout ByteCursor, _ record: Range<Int>) throws(Failure) -> CommonInformation {
+    private static func readCommon(
+        _ body: inout ByteCursor, _ record: Range<Int>, _ address: (Int) -> LinkAddress
+    ) throws(Failure) -> CommonInformation {
         var result = CommonInformation(
             record: record, instructions: record.upperBound..<record.upperBound, codeAlignment: 1, dataAlignment: 1, returnColumn: 16,
             hasAugmentation: false, pointerEncoding: 0, lsdaEncoding: nil, personality: false, isSignalFrame: false)
@@ -149,7 +161,12 @@ public struct UnwindTable: Sendable {
             case UInt8(ascii: "P"):
                 result.personality = true
                 let encoding = try body.u8()
-                _ = try pointer(&body, encoding) { _ in LinkAddress(0) }
+                let at = body.offset
+                let slot = try pointer(&body, encoding, encoding & 0x70 == 0x10 ? address : { _ in LinkAddress(0) })
+                if encoding == 0x9b {
+                    result.personalitySlot = slot
+                    result.personalityField = at
+                }
             default: return result
             }
         }

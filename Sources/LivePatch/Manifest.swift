@@ -96,6 +96,8 @@ public struct Manifest: Codable, Equatable, Sendable {
     public var findings: [Finding]
     public var functions: [ReplacedFunction]
     public var consistency: Consistency
+    /// Exceptions may pass through the new code: it must not run where they would not find their way.
+    public var needsUnwinder: Bool?
     /// References of the new code by how their target was proved: evidence -> count.
     public var references: [String: Int]
 

@@ -24,7 +24,20 @@ extension ApplyPlan {
     }
 }
 
+extension ApplyPlan {
+    /// What a thread runs that registers the patch's unwind data, and the memory that belongs to it; nil without unwind data.
+    public var registration: (stub: RegistrationStub, at: RuntimeAddress, block: RuntimeAddress)? {
+        guard let offset = layout.registration, let block = layout.registrationBlock,
+            let stub = RegistrationStub(at: base + offset, block: base + block, begin: unwind.lowerBound)
+        else { return nil }
+        return (stub, base + offset, base + block)
+    }
+}
+
 extension LivePatch {
+    /// Exceptions may pass through it: so its manifest says, or its unwind data names handlers.
+    public var needsUnwinder: Bool { manifest.needsUnwinder == true }
+
     /// The functions of the patch, and the commit stub of each that is entered: `NAME.commit`.
     public func names(in plan: ApplyPlan) -> [PlacedName] {
         var names: [PlacedName] = []

@@ -11,6 +11,10 @@ public struct PatchLayout: Equatable, Sendable {
     /// The patch's code and, from `stubs` on, a commit stub for each site.
     public var text: Range<Int>
     public var stubs: Int
+    /// In the text, behind the stubs: what a thread that registers the unwind data runs. Nil without unwind data.
+    public var registration: Int?
+    /// In the data, at its end: what such a thread works on. Nil without unwind data.
+    public var registrationBlock: Int?
     /// Read-only data, unwind information and relocated read-only data.
     public var readOnly: Range<Int>
     /// Writable data, zeroed data at its end.
@@ -25,13 +29,19 @@ public struct PatchLayout: Equatable, Sendable {
         let hooks = contents.replacements.count { $0.isHooked }, bridges = contents.replacements.count { !$0.bridgeBytes.isEmpty }
         header = 0..<pages(TargetHeader.size(sites: hooks + bridges))
         stubs = header.upperBound + aligned(contents.size(.text))
-        text = header.upperBound..<header.upperBound + pages(stubs + hooks * CommitStub.size - header.upperBound)
+        let hasFrames = contents.size(.unwind) > 0
+        registration = hasFrames ? stubs + hooks * CommitStub.size : nil
+        let textEnd = stubs + hooks * CommitStub.size + (hasFrames ? RegistrationStub.size : 0)
+        text = header.upperBound..<header.upperBound + pages(textEnd - header.upperBound)
         let unwind = text.upperBound + aligned(contents.size(.readOnly))
         // A zero word behind the unwind records ends them for whoever reads them in memory.
         let relro = unwind + aligned(contents.size(.unwind) + 4)
         readOnly = text.upperBound..<text.upperBound + pages(relro + contents.size(.relro) - text.upperBound)
         let zero = readOnly.upperBound + aligned(contents.size(.data))
-        data = readOnly.upperBound..<readOnly.upperBound + pages(zero + contents.size(.zero) - readOnly.upperBound)
+        let block = zero + aligned(contents.size(.zero))
+        registrationBlock = hasFrames ? block : nil
+        let dataEnd = hasFrames ? block + RegistrationStub.Block.size : zero + contents.size(.zero)
+        data = readOnly.upperBound..<readOnly.upperBound + pages(dataEnd - readOnly.upperBound)
         partOffset = [text.lowerBound, text.upperBound, unwind, relro, readOnly.upperBound, zero]
     }
 }
@@ -186,6 +196,13 @@ extension LivePatch {
                     at: function.name, remedy: "Restart the process with the fixed package.")
             }
             sites.append(planned)
+        }
+        if let registration = layout.registration, let block = layout.registrationBlock {
+            let unwind = base + layout.partOffset[Part.unwind.rawValue]
+            guard let stub = RegistrationStub(at: base + registration, block: base + block, begin: unwind) else {
+                throw outOfRange("its unwind data")
+            }
+            image.replaceSubrange(registration..<registration + RegistrationStub.size, with: stub.bytes)
         }
         let text = Array(image[layout.text])
         let header = TargetHeader(

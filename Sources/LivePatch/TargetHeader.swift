@@ -37,7 +37,7 @@ public struct TargetHeader: Equatable, Sendable {
     }
 
     public static let magic: [UInt8] = Array("FOTHERLP".utf8)
-    public static let version: UInt32 = 1
+    public static let version: UInt32 = 2
     public static let phaseOffset = 12
     /// One byte, 1 when the new code runs: the only store that turns a patch on or off.
     public static let commitOffset = 176

@@ -99,11 +99,15 @@ public struct Applier: Sendable {
         guard let object = try target.object() else { return .notAffected }
         switch target.found?.state {
         case .patched:
-            guard let found = target.found, found.header?.isEffective == false, let plan = found.plan else { return .alreadyPatched }
+            guard let found = target.found, let plan = found.plan else { return .alreadyPatched }
+            // An unwinder that the process loaded since then does not know the patch yet.
+            let frames = registerFrames(plan, target, patience: Self.framesPatience)
+            guard found.header?.isEffective == false else { return .alreadyPatched }
             let finishing = settle(plan, on: true, target)
             if finishing.isEmpty { return .alreadyPatched }
             var report = TransitionReport(pause: .zero, attempts: 0, mappedBytes: plan.layout.size, isReused: true)
             report.finishing = finishing
+            report.frames = frames
             return .patched(report)
         case .couldNotTell(let failure): return .couldNotTell(failure)
         case .interrupted:
@@ -137,14 +141,22 @@ public struct Applier: Sendable {
             if !isReused { unmap(plan, target) }
             throw error
         }
+        let frames = registerFrames(
+            plan, target, patience: patch.needsUnwinder ? budget.timeout : min(Self.framesPatience, budget.timeout))
+        let isKept = isReused || frames.map(\.mayHoldMemory) ?? false
+        if patch.needsUnwinder, case .notRegistered(let failure)? = frames {
+            if !isKept { unmap(plan, target) }
+            return .refused(failure)
+        }
         switch switched(off: replaced, on: plan, target) {
         case .switched(let pause, let attempts, let finishing):
             var report = TransitionReport(
                 pause: pause, attempts: attempts, mappedBytes: plan.layout.size, isReused: isReused, replaced: replaced.map(\.patch))
             report.finishing = finishing
+            report.frames = frames
             return try verified(target, forward: true, report)
         case .untouched(let outcome):
-            if !isReused { unmap(plan, target) }
+            if !isKept { unmap(plan, target) }
             return outcome
         case .unknown(let failure): return .couldNotTell(failure)
         }
@@ -167,6 +179,7 @@ public struct Applier: Sendable {
 
     /// The plan for a mapping that exists, or for the best free place.
     private func prepared(_ patch: LivePatch, _ target: Target, _ object: LoadedObject, _ acceptances: [Acceptance]) throws -> ApplyPlan {
+        if patch.needsUnwinder { try requireUnwinder(target) }
         if let found = target.found {
             return try patch.plan(bias: object.bias, base: found.base, acceptances: acceptances)
         }

@@ -94,7 +94,7 @@ extension Applier {
                     return .switched(pause: stop.pause, attempts: attempts, finishing: finishing)
                 }
                 last = .blocked(stop.value.map { waiting($0, target) }, attempts: attempts)
-                if walker == nil { walker = StackWalker(target.objects, target.memory, tables) }
+                if walker == nil { walker = StackWalker(target, tables) }
             } catch {
                 let failure = error as? Failure ?? Failure("unexpected", "\(error)", at: "process \(target.process)")
                 if isSwitched { return .unknown(failure) }

@@ -22,6 +22,8 @@ public struct TransitionReport: Sendable {
     /// Threads that were in the code that was switched away from and have not been seen outside it yet: their calls end as
     /// they began. Empty: the transition is in full effect.
     public var finishing: [BlockingThread] = []
+    /// Whether the process can unwind through the patch. Nil where the patch has no unwind data, and after revert.
+    public var frames: FrameState?
 
     public init(pause: Duration, attempts: Int, mappedBytes: Int, isReused: Bool, replaced: [PatchID] = []) {
         self.pause = pause
@@ -110,7 +112,7 @@ public enum TransitionPath: Sendable {
 
 /// The steps between which a kill must be harmless; tests end the applier at each.
 public enum TransitionStep: Sendable, Hashable {
-    case mapped, written, stopped, siteWritten(Int), committed, released
+    case mapped, written, registered, stopped, siteWritten(Int), committed, released
     /// Of the path without a stop of all threads.
     case spareMapped, spareWritten, swapped
 }

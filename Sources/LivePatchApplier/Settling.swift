@@ -15,7 +15,7 @@ extension Applier {
             ? plan.guarded.map { ($0.range, $0.name) } + [(stubs, "a patch site")]
             : [(plan.newCode, "patched code")]
         let guarded = GuardedRanges(left), words = WordReader(target.memory)
-        let walker = StackWalker(target.objects, target.memory, tables)
+        let walker = StackWalker(target, tables, plan)
         let deadline = ContinuousClock.now + budget.settling
         var seen: Set<ThreadID> = []
         var round = 0

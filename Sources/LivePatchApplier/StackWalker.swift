@@ -2,6 +2,7 @@
 // an old word that only looks like one. Prepared while the target runs; used only on threads that seem to block.
 
 import ELF
+import LivePatch
 import ProcessControl
 import Synchronization
 
@@ -50,8 +51,17 @@ struct StackWalker {
     private let homes: [Home]
 
     /// Reads what is not known yet; the target runs meanwhile.
-    init(_ objects: [LoadedObject], _ memory: ProcessMemory, _ tables: UnwindTables) {
-        homes = objects.compactMap { o in tables.table(of: o, in: memory).map { Home(range: o.extent, bias: o.bias, table: $0) } }
+    init(_ objects: [LoadedObject], _ memory: ProcessMemory, _ tables: UnwindTables, _ plans: [ApplyPlan]) {
+        // Patched code has no object; its unwind data is read from the patch, with run addresses in it.
+        homes =
+            objects.compactMap { o in tables.table(of: o, in: memory).map { Home(range: o.extent, bias: o.bias, table: $0) } }
+            + plans.compactMap { plan in plan.frames.map { Home(range: plan.newCode, bias: LoadBias(0), table: $0) } }
+    }
+
+    /// Of a process with the patches that are in it, and with `plan` that comes or goes.
+    init(_ target: Target, _ tables: UnwindTables, _ plan: ApplyPlan? = nil) {
+        let found = ([target.found].compactMap { $0 } + target.others).compactMap(\.plan)
+        self.init(target.objects, target.memory, tables, (plan.map { [$0] } ?? []) + found)
     }
 
     /// Where a walk ended.

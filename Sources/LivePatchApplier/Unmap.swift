@@ -22,7 +22,15 @@ extension Applier {
                         "memory-in-use", "new code takes the address of \(function), and the kernel may hold it (a signal handler).",
                         at: "process \(id)"))
             }
-            let search = PointerSearch(into: plan.mapping, of: target.memory)
+            // The unwinder points to what it was told of. Whether anybody else points to the rest is looked at first: while a
+            // thread may come back there, the unwinder must know the way out.
+            let early = PointerSearch(into: plan.mapping, ignoring: plan.unwind.lowerBound..<plan.mapping.upperBound, of: target.memory)
+            if let hit = try early.firstHit(in: places(early, target.maps, [], id), guard: nil) {
+                return .kept(inUse(hit, target.maps, id))
+            }
+            if let failure = deregisterFrames(plan, target) { return .kept(failure) }
+            // Only the unwinder has pointers to unwind data, and it leaves some in memory that it has freed.
+            let search = PointerSearch(into: plan.mapping, ignoring: plan.unwind, of: target.memory)
             if let hit = try search.firstHit(in: places(search, target.maps, [], id), guard: nil) {
                 return .kept(inUse(hit, target.maps, id))
             }

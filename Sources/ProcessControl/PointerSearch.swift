@@ -19,11 +19,14 @@ public final class PointerSearch {
     static let guardOffset = 0x30
 
     public let target: Range<RuntimeAddress>
+    private let ignored: Range<RuntimeAddress>
     private let memory: ProcessMemory
     private var buffer: [UInt8]
 
-    public init(into target: Range<RuntimeAddress>, of memory: ProcessMemory) {
+    /// `ignoring`: a part of `target` that may be pointed to.
+    public init(into target: Range<RuntimeAddress>, ignoring: Range<RuntimeAddress>? = nil, of memory: ProcessMemory) {
         self.target = target
+        ignored = ignoring ?? target.lowerBound..<target.lowerBound
         self.memory = memory
         buffer = [UInt8](repeating: 0, count: Self.chunkBytes)
     }
@@ -139,7 +142,9 @@ public final class PointerSearch {
         }
     }
 
-    private func isInside(_ address: UInt64) -> Bool { target.contains(RuntimeAddress(address)) }
+    private func isInside(_ address: UInt64) -> Bool {
+        target.contains(RuntimeAddress(address)) && !ignored.contains(RuntimeAddress(address))
+    }
 
     /// glibc: `ror 17; xor guard`.
     private static func unscrambled(_ word: UInt64, _ scramble: UInt64) -> UInt64 { (word >> 17 | word << 47) ^ scramble }

@@ -35,6 +35,8 @@ struct PsCommand: ParsableCommand {
         var accepted: [Acceptance]
         /// Threads that are still in a call of old code that began before the patch took effect.
         var finishing: [String]?
+        /// Whether the process can unwind through it: registered, no-unwinder, not-registered.
+        var frames: String?
         var failure: FailureValue?
     }
     struct ProcessLine: Encodable {
@@ -107,6 +109,7 @@ struct PsCommand: ParsableCommand {
         var line = PatchLine(
             id: found.header?.patch.description, object: patch?.manifest.object, state: "could-not-tell",
             accepted: found.header?.acceptances ?? [])
+        line.frames = (try? view.frames(of: found))?.word
         switch found.state {
         case .patched:
             line.state = "patched"

@@ -19,6 +19,8 @@ struct TransitionLine: Encodable {
     var blocking: [String]?
     /// Threads that are still in a call of the code that was switched away from.
     var finishing: [String]?
+    /// Whether the process can unwind through the patch: registered, no-unwinder, not-registered.
+    var frames: String?
     var failure: FailureValue?
 
     init(_ pid: ProcessID, _ program: String, _ outcome: ProcessOutcome) {
@@ -58,6 +60,8 @@ struct TransitionLine: Encodable {
     private mutating func set(_ r: TransitionReport) {
         pauseMicroseconds = Self.microseconds(r.pause)
         attempts = r.attempts
+        frames = r.frames?.word
+        if case .notRegistered(let f)? = r.frames { failure = FailureValue(f) }
         mappedBytes = r.mappedBytes
         finishing = r.finishing.isEmpty ? nil : r.finishing.map(\.text)
         replaced = r.replaced.isEmpty ? nil : r.replaced.map(\.description)
@@ -86,6 +90,7 @@ struct TransitionLine: Encodable {
             ]
             parts.append("\((mappedBytes ?? 0) / 1024) KiB mapped\(instead)")
             if let memory { parts.append("memory \(memory)") }
+            if frames == "not-registered" { parts.append("its unwinder does not know the patch: \(sentence)") }
             if let finishing {
                 let more = finishing.count > 3 ? " and \(finishing.count - 3) more" : ""
                 parts.append("for new calls: " + finishing.prefix(3).joined(separator: ", ") + more)

@@ -7,6 +7,7 @@ import Testing
 private let otherWords: Set<String> = [
     // what a process or an object is, in JSON
     "already-patched", "could-not-tell", "no-package", "not-patched", "nothing-to-do",
+    "no-unwinder", "not-registered",
     // options
     "build-id", "dry-run", "new-source", "no-sources", "old-source",
     // in a manifest

@@ -10,7 +10,7 @@ import ProcessControl
 import Testing
 
 /// Runs in the child process of an exit test: applies and reverts without end, until it is killed by itself.
-private func transitions(_ path: String, _ pid: Int32, microseconds: UInt32, unmap: Bool) throws {
+func transitions(_ path: String, _ pid: Int32, microseconds: UInt32, unmap: Bool) throws {
     let patch = try LivePatch(parsing: RegularFile.read(path), name: path), id = ProcessID(pid)
     let applier = Applier(Tracer())
     let alarm = Thread {

@@ -15,6 +15,8 @@ final class FramesFixture: Sendable {
     let program: String
     let patch: LivePatch
     let patchPath: String
+    /// For another function of the same old build.
+    let other: LivePatch?
 
     /// A C library and a C program: libgcc_s is there only when somebody loads it.
     static func c() throws -> FramesFixture { try inC.get() }
@@ -24,7 +26,7 @@ final class FramesFixture: Sendable {
         folder = FileManager.default.temporaryDirectory.appendingPathComponent("fother-frames-\(UUID().uuidString)").path
         Fixture.removeAtExit(folder)
         let common = ["-O2", "-Wall", "-Wextra", "-Werror", "-pthread", "-Wl,--build-id", "-I", Self.sources]
-        for (side, define) in [("old", []), ("new", ["-DFIXED"])] {
+        for (side, define) in [("old", []), ("new", ["-DFIXED"]), ("other", ["-DOTHER"])] {
             try FileManager.default.createDirectory(atPath: folder + "/" + side, withIntermediateDirectories: true)
             _ = try ChildProcess.runChecked(
                 [compiler] + common + define + [
@@ -36,15 +38,25 @@ final class FramesFixture: Sendable {
             [compiler, "-fno-optimize-sibling-calls"] + common + [
                 "-o", program, Self.sources + "/" + source, "-L", folder + "/old", "-lframes", "-Wl,-rpath,$ORIGIN",
             ])
-        let result = try build(
-            old: RegularFile.read(folder + "/old/libframes.so"), new: RegularFile.read(folder + "/new/libframes.so"),
-            BuildContext(object: "libframes.so"))
-        guard case .patch(let file) = result.outcome else {
-            throw Failure("fixture", "no patch: \(result.manifest.findings)")
-        }
         patchPath = folder + "/frames.fother"
+        guard let file = try Self.patch(folder, "new") else { throw Failure("fixture", "the builds do not differ.") }
         try Data(file).write(to: URL(fileURLWithPath: patchPath))
         patch = try LivePatch(parsing: file, name: patchPath)
+        other = try Self.patch(folder, "other").map { try LivePatch(parsing: $0, name: "other") }
+    }
+}
+
+extension FramesFixture {
+    /// Nil when the builds do not differ.
+    private static func patch(_ folder: String, _ side: String) throws -> [UInt8]? {
+        let result = try build(
+            old: RegularFile.read(folder + "/old/libframes.so"), new: RegularFile.read(folder + "/\(side)/libframes.so"),
+            BuildContext(object: "libframes.so"))
+        switch result.outcome {
+        case .patch(let file): return file
+        case .nothingToDo: return nil
+        case .refused: throw Failure("fixture", "no patch: \(result.manifest.findings)")
+        }
     }
 }
 
