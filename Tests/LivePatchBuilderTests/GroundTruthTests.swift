@@ -93,11 +93,11 @@ struct Score: CustomStringConvertible {
         }
         for (y, _) in c.map.votes.sorted(by: { $0.key < $1.key }) { if let x = c.provedOld(y) { judge(x, y, "votes", &data) } }
         let moved = MovedCode(c)
-        var resolver = Resolver(c, moved, oldTaken: c.old.addressTaken())
+        var resolver = Resolver(c, moved, oldTaken: c.old.addressTaken(), declarationsAgree: true)
         for n in moved.functions {
             for r in resolver.resolve(n) {
                 // Equal constants may stand for each other.
-                guard case .old(let x, _) = r.destination, [.votes, .symbol, .relocation].contains(r.evidence) else { continue }
+                guard case .old(let x, _) = r.destination, [.votes, .symbol, .relocation, .place].contains(r.evidence) else { continue }
                 guard c.new.file.section(at: r.reference.target)?.isWritable ?? false else { continue }
                 judge(x + r.offset, r.reference.target, "\(r.evidence)", &resolved)
             }

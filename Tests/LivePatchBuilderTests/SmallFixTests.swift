@@ -157,10 +157,33 @@ import Testing
             before: [("bump", 4, 0)])
     }
 
-    @Test func staticDataWithOneUserIsNotProved() throws {
-        let j = try Pair(Self.counter(1)).judge()
-        #expect(j.answer == .refuse, "\(j)")
-        #expect(j.codes.contains("unproved-data"), "\(j)")
+    @Test("data that only changed code uses is known by its place, and a person is told", arguments: [0, 1])
+    func staticDataByPlace(readers: Int) throws {
+        let j = try Pair(Self.counter(readers)).judge()
+        #expect(j.answer == .review, "\(j)")
+        #expect(j.codes == ["data-by-place"], "\(j)")
+    }
+
+    /// Two variables alike that change places, or one that takes another's: nothing is proved.
+    @Test(
+        "data that changed places, or meaning, is not taken for what stood there",
+        arguments: [
+            // the changed function turns to the other variable
+            "static long a, b; long f(long n) { FIX return A += n; } long g(long n) { FIX return B -= n; }",
+            // one is gone, and another came
+            "long f(long n) { FIX static long A; A ^= n * 3; return A + n; } static long c; long g(long n) { FIX return c += n; }",
+            // one more in front of it
+            "#ifdef FIXED\nstatic long z; long y(void) { return z++; }\n#endif\nstatic long a, b; long f(long n) { FIX return a += n; } long g(long n) { FIX return b -= n; }",
+        ])
+    func staticDataThatMoved(source: String) throws {
+        let define =
+            "#ifdef FIXED\n#define FIX if (n > 5) n = 5;\n#define A b\n#define B a\n#else\n#define FIX\n#define A a\n#define B b\n#endif\n"
+        let pair = try Pair(define + source), j = try pair.judge()
+        guard let patch = j.patch else { return }
+        // What is built must do what the fixed build does, from a start that is the same.
+        let new = try Host(pair.workshop, pair.new.path), patched = try Host(pair.workshop, pair.old.path)
+        try patched.apply(patch)
+        for n in [3, 50, 7, -2] { for name in ["f", "g"] { #expect(try patched.call(name, n, 0) == new.call(name, n, 0), "\(j)") } }
     }
 
     @Test func newString() throws {

@@ -9,6 +9,7 @@ enum Evidence: String, Sendable {
     case got = "GOT slot of the same symbol"
     case symbol = "data symbol"
     case votes = "votes of unchanged functions"
+    case place = "same place between proved neighbours, used alike"
     case relocation = "relocation in corresponding data"
     case content = "same read-only content"
     case interval = "same read-only content between proved neighbours"
@@ -85,5 +86,18 @@ struct AddressMap: Sendable {
             if agreed[middle].new <= new { low = middle + 1 } else { high = middle }
         }
         return (low > 0 ? agreed[low - 1] : nil, low < agreed.count ? agreed[low] : nil)
+    }
+
+    /// The nearest agreed neighbours that at least two functions vouch for.
+    func strongNeighbours(
+        _ new: LinkAddress
+    ) -> (below: (new: LinkAddress, old: LinkAddress)?, above: (new: LinkAddress, old: LinkAddress)?) {
+        var low = 0, high = agreed.count
+        while low < high {
+            let middle = (low + high) / 2
+            if agreed[middle].new <= new { low = middle + 1 } else { high = middle }
+        }
+        func isStrong(_ n: (new: LinkAddress, old: LinkAddress)) -> Bool { (votes[n.new]?[n.old]?.count ?? 0) >= 2 && n.new != new }
+        return (agreed[..<low].last(where: isStrong), agreed[low...].first(where: isStrong))
     }
 }

@@ -42,10 +42,14 @@ struct Resolver {
     /// New indices of functions with refusing findings.
     private(set) var refused: Set<Int> = []
     private(set) var freshAddresses: [LinkAddress: Int] = [:]
-    private var oldContent: [ArraySlice<UInt8>: LinkAddress?] = [:]
+    private let places: DataPlaces
+    /// The sources say that no declaration and no initial value changed.
+    private let declarationsAgree: Bool
 
-    init(_ c: Comparison, _ moved: MovedCode, oldTaken: Set<Int>) {
+    init(_ c: Comparison, _ moved: MovedCode, oldTaken: Set<Int>, declarationsAgree: Bool) {
         self.c = c
+        self.declarationsAgree = declarationsAgree
+        places = DataPlaces(c, moved)
         self.moved = moved
         self.oldTaken = oldTaken
     }
@@ -326,16 +330,7 @@ struct Resolver {
         if let there = c.oldBySymbol(a) { return (.old(there, c.new.objectAt[a]?.name ?? "data"), 0, .symbol) }
         switch c.map.answer(a) {
         case .one(let there, let functions) where functions >= 2:
-            // An object whose address is taken may be used to its end: it must not have got longer.
-            let room = c.newData.next(after: a, in: c.new) - a, before = c.oldData.next(after: there, in: c.old) - there
-            if r.kind == .address, room > before + 32 {
-                refuse(
-                    "layout-data-grew", n,
-                    "the data at \(section.name)+\(hex(a - section.address)) has room for \(room) bytes, and had \(before).",
-                    "An object may have grown: a build with symbols or debug information would tell.")
-                return nil
-            }
-            return (.old(there, "data"), 0, .votes)
+            return hasGrown(r, there, section, n) ? nil : (.old(there, "data"), 0, .votes)
         case .conflict:
             refuse(
                 "conflicting-votes", n, "unchanged code disagrees about which old data \(a) is.",
@@ -348,6 +343,17 @@ struct Resolver {
         if section.name == ".data.rel.ro", case .one(let there, _) = c.map.answer(a), sameRelocated(there, a, section) {
             return (.old(there, "data"), 0, .votes)
         }
+        if let there = places.old(a, in: section) {
+            if hasGrown(r, there, section, n) { return nil }
+            if !declarationsAgree {
+                note(
+                    Finding(
+                        "data-by-place", c.new.name(n),
+                        "the data at \(section.name)+\(hex(a - section.address)) is known by its place and its use in changed code only.",
+                        remedy: "Check in the source that no variable of the changed functions got another meaning.", verdict: .review))
+            }
+            return (.old(there, "data"), 0, .place)
+        }
         if let region = freshRegion(a, section) {
             let size = region.upperBound - region.lowerBound
             if freshAddresses.updateValue(size, forKey: region.lowerBound) == nil { checkIsNoTail(region, section) }
@@ -359,6 +365,17 @@ struct Resolver {
             "it refers to data at \(section.name)+\(hex(a - section.address)); what that is in the old build is not proved\(voters).",
             "A build with symbols or debug information.")
         return nil
+    }
+
+    /// An object whose address is taken may be used to its end: it must not have got longer.
+    private mutating func hasGrown(_ r: Reference, _ there: LinkAddress, _ section: Section, _ n: Int) -> Bool {
+        let a = r.target
+        let room = c.newData.next(after: a, in: c.new) - a, before = c.oldData.next(after: there, in: c.old) - there
+        guard r.kind == .address, room > before + 32 else { return false }
+        refuse(
+            "layout-data-grew", n, "the data at \(section.name)+\(hex(a - section.address)) has room for \(room) bytes, and had \(before).",
+            "An object may have grown: a build with symbols or debug information would tell.")
+        return true
     }
 
     /// True when each word up to the next thing anybody refers to is the same, pointers by what they point to.
