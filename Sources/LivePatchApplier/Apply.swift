@@ -13,6 +13,7 @@ public struct Applier: Sendable {
     let held: @Sendable (PatchID) -> LivePatch?
     /// Shared by all processes that this applier works on.
     let tables = UnwindTables()
+    let switchers = StackSwitchers()
     public var budget: TransitionBudget
     public var path = TransitionPath.automatic
     /// Called between any two steps; throwing there abandons the transition as a crash would.
@@ -45,6 +46,7 @@ public struct Applier: Sendable {
                 return .failure(Failure("not-affected", "the object is not loaded there.", at: "process \(id)"))
             }
             let plan = try prepared(patch, target, object, acceptances)
+            try target.requireMemory(for: plan)
             try target.checkOldBytes(plan, under: target.overlapping(plan, held))
             return .success(plan)
         } catch let failure as Failure {
@@ -68,7 +70,7 @@ public struct Applier: Sendable {
         let target = try Target(patch, id, held)
         guard let found = target.found else { return .notPatched }
         switch found.state {
-        case .unfinished: return .notPatched
+        case .unfinished, .orphaned: return .notPatched
         case .retired:
             guard unmap, let plan = found.plan else { return .notPatched }
             var report = TransitionReport(pause: .zero, attempts: 0, mappedBytes: plan.layout.size, isReused: true)
@@ -117,9 +119,10 @@ public struct Applier: Sendable {
                 guard undone.isDone else { return undone }
                 target = try Target(patch, id, held)
             }
-        case .retired, .unfinished, nil: break
+        case .retired, .unfinished, .orphaned, nil: break
         }
         let plan = try prepared(patch, target, object, acceptances)
+        try target.requireMemory(for: plan)
         let replaced = try target.overlapping(plan, held)
         try target.checkOldBytes(plan, under: replaced)
 
@@ -128,6 +131,8 @@ public struct Applier: Sendable {
         // What was retired has data that old pointers may reach: it is used again as it is. Anything else is written.
         let isReused: Bool
         if case .retired = target.found?.state { isReused = true } else { isReused = false }
+        // Pointers into what an unloaded object left behind may be anywhere.
+        let isUntouched = !isReused && target.found?.isOrphaned != true
         do {
             // The header first: whoever finds the mapping from now on knows what it is.
             var header = plan.header
@@ -138,12 +143,12 @@ public struct Applier: Sendable {
             checkpoint(.written)
         } catch {
             // Nothing has been switched: nobody can be in the mapping.
-            if !isReused { unmap(plan, target) }
+            if isUntouched { unmap(plan, target) }
             throw error
         }
         let frames = registerFrames(
             plan, target, patience: patch.needsUnwinder ? budget.timeout : min(Self.framesPatience, budget.timeout))
-        let isKept = isReused || frames.map(\.mayHoldMemory) ?? false
+        let isKept = !isUntouched || frames.map(\.mayHoldMemory) ?? false
         if patch.needsUnwinder, case .notRegistered(let failure)? = frames {
             if !isKept { unmap(plan, target) }
             return .refused(failure)
@@ -154,6 +159,7 @@ public struct Applier: Sendable {
                 pause: pause, attempts: attempts, mappedBytes: plan.layout.size, isReused: isReused, replaced: replaced.map(\.patch))
             report.finishing = finishing
             report.frames = frames
+            report.residentBytes = plan.layout.size + plan.memoryNeed().unsharedBytes
             return try verified(target, forward: true, report)
         case .untouched(let outcome):
             if !isKept { unmap(plan, target) }

@@ -54,6 +54,7 @@ extension Applier {
         // A call that a killed predecessor started may still be on its way to the memory of the patch.
         let rooms = (try? CallRoom.occupied(in: target.maps, of: target.memory)) ?? []
         var quiet = guarded(off: off, on: on, together: true, rooms)
+        let switches = switchers.reason(in: target.objects, target.memory)
         var isTogether = true
         var attempts = 0
         var last: ProcessOutcome = .blocked([], attempts: 0)
@@ -69,10 +70,18 @@ extension Applier {
             var isSwitched = false
             do {
                 try awaitOwnMemory(target.handle, until: deadline)
+                let coroutines = CoroutineSearch(reason: switches, guarded: quiet, target, words, patch: on ?? off.first)
+                if let coroutine = try coroutines.blockingBeforeStop() {
+                    last = .blocked([coroutine], attempts: attempts)
+                    if clock.now >= deadline { break }
+                    tracer.rest(attempts)
+                    continue
+                }
                 // Stacks grow and threads come: the map must be that of this attempt.
                 let stacks = StackMap(try target.handle.mappings(), of: target.process)
                 let stop = try tracer.withStopped(target.handle, timeout: budget.pause) { [quiet] stopped throws -> [BlockingThread] in
-                    let blocking = SafePoint.blocking(stopped, quiet, stacks, words, walker)
+                    var blocking = SafePoint.blocking(stopped, quiet, stacks, words, walker)
+                    if blocking.isEmpty, let coroutine = try coroutines.blocking(stopped.threads, stacks) { blocking = [coroutine] }
                     if blocking.isEmpty {
                         guard stopped.elapsed < budget.pause else {
                             throw Failure(
@@ -111,7 +120,9 @@ extension Applier {
     /// With what it waits for, as it is now that it runs again.
     func waiting(_ thread: BlockingThread, _ target: Target) -> BlockingThread {
         var thread = thread
-        if case .inSystemCall(let number) = try? target.handle.activity(of: thread.thread) { thread.waitsIn = SystemCallName.of(number) }
+        if thread.coroutineIn == nil, case .inSystemCall(let number) = try? target.handle.activity(of: thread.thread) {
+            thread.waitsIn = SystemCallName.of(number)
+        }
         return thread
     }
 }

@@ -24,6 +24,9 @@ public struct TransitionReport: Sendable {
     public var finishing: [BlockingThread] = []
     /// Whether the process can unwind through the patch. Nil where the patch has no unwind data, and after revert.
     public var frames: FrameState?
+    /// Memory that the process does not share with others because of the patch, at most: its mapping, and the pages of
+    /// code that a jump, or the call that mapped it, was written to. 0 after revert.
+    public var residentBytes = 0
 
     public init(pause: Duration, attempts: Int, mappedBytes: Int, isReused: Bool, replaced: [PatchID] = []) {
         self.pause = pause

@@ -17,6 +17,8 @@ public struct FoundPatch: Sendable {
         case unfinished
         /// Some sites jump to stubs that still run the old code: Fother was killed on the way. The old code runs.
         case interrupted
+        /// The object it was for has been unloaded, or loaded anew from its file: nothing jumps here any more.
+        case orphaned
         case couldNotTell(Failure)
     }
     public var base: RuntimeAddress
@@ -25,6 +27,10 @@ public struct FoundPatch: Sendable {
     public var state: State
     /// What the patch held by this host gives here; nil when it is not held or does not fit.
     public var plan: ApplyPlan?
+
+    var isOrphaned: Bool {
+        if case .orphaned = state { true } else { false }
+    }
 }
 
 public enum PatchStates {
@@ -69,9 +75,6 @@ public enum PatchStates {
                 header, "patch-not-held", "it claims to be patch \(header.patch.short), which this host does not hold.",
                 "Give the patch file: fother ps --patch FILE")
         }
-        guard objects.contains(where: { $0.buildID == patch.buildID && $0.bias == header.bias }) else {
-            return couldNotTell(header, "object-gone", "the object it is for is not loaded where the header says.")
-        }
         let plan: ApplyPlan
         do {
             plan = try patch.plan(bias: header.bias, base: base, acceptances: header.acceptances)
@@ -84,6 +87,9 @@ public enum PatchStates {
         expected.isEffective = header.isEffective
         guard header == expected, header.buildID == patch.buildID else {
             return couldNotTell(header, "header-contradicts", "the header is not what the patch gives here.")
+        }
+        guard objects.contains(where: { $0.buildID == patch.buildID && $0.bias == header.bias }) else {
+            return FoundPatch(base: base, header: header, state: .orphaned, plan: plan)
         }
         return judge(plan, header, maps, memory)
     }
@@ -127,6 +133,7 @@ public enum PatchStates {
             switch (header.isCommitted, new) {
             case (true, plan.sites.count): return answer(.patched)
             case (false, _): return answer(.interrupted)
+            case (true, 0): return answer(.orphaned)
             default:
                 return couldNotTell("header-contradicts", "it is committed, and only \(new) of \(plan.sites.count) sites have the jump.")
             }

@@ -13,6 +13,8 @@ public struct BlockingThread: Sendable, Equatable {
     public var isExecuting: Bool
     /// The system call it waits in, or nil while it runs or that is not known.
     public var waitsIn: String?
+    /// Where the stack of a suspended coroutine is; then `thread` is only its process.
+    public var coroutineIn: String?
 }
 
 /// Address ranges that must be quiet, ready for a fast look-up.
@@ -57,6 +59,18 @@ struct GuardedRanges: Sendable {
         return nil
     }
 
+    /// The function that `address` lies in, behind its first byte: what a word anywhere in memory must do to be taken for a
+    /// return address. Pointers to functions are everywhere, and nobody returns from a call that does not return.
+    func name(behindStart address: UInt64) -> String? {
+        guard address > low, address < high else { return nil }
+        var a = 0, b = starts.count
+        while a < b {
+            let middle = (a + b) / 2
+            if starts[middle] < address { a = middle + 1 } else { b = middle }
+        }
+        return a > 0 && address < ends[a - 1] ? names[a - 1] : nil
+    }
+
     /// Whether a word on a stack means that a thread may return into a range.
     func returnsInto(_ word: UInt64) -> Bool { name(at: word, asReturn: true) != nil }
 
@@ -74,6 +88,12 @@ struct StackMap: Sendable {
         self.maps = maps
         self.process = process
         main = maps.first { $0.path == "[stack]" }?.range
+    }
+
+    /// Whether it stands on another stack than it was born with: a signal handler's, a coroutine's.
+    func isForeign(_ thread: StoppedThread) -> Bool {
+        let natural = thread.id.value == process.value ? main : maps.mapping(at: thread.threadPointer)?.range
+        return natural?.contains(thread.stackPointer) != true
     }
 
     /// The live parts of a thread's stacks: from its stack pointer to the end of that mapping and, when it stands on another
@@ -95,7 +115,7 @@ enum SafePoint {
         _ stopped: borrowing StoppedProcess, _ guarded: GuardedRanges, _ stacks: StackMap, _ words: WordReader, _ walker: StackWalker?
     ) -> [BlockingThread] {
         var result: [BlockingThread] = []
-        for thread in stopped.threads {
+        for thread in stopped.threads where !thread.isKernelWorker {
             if let name = guarded.name(at: thread.instructionPointer.value, asReturn: false) {
                 result.append(BlockingThread(thread: thread.id, function: name, isExecuting: true))
                 continue

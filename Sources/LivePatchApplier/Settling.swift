@@ -26,6 +26,11 @@ extension Applier {
             let stacks = StackMap(maps, of: target.process)
             let unseen = threads.filter { !seen.contains($0) }
             if unseen.isEmpty {
+                if let coroutine = suspended(guarded, words, walker, plan, target) {
+                    guard ContinuousClock.now < deadline else { return coroutine }
+                    tracer.rest(round)
+                    continue
+                }
                 if on { try? target.memory.write([1], at: plan.effective) }
                 return []
             }
@@ -47,6 +52,26 @@ extension Applier {
             // New ones may have come in the meantime: once more, until all are seen.
             if ContinuousClock.now >= deadline, !blocking.isEmpty { return blocking }
             if !blocking.isEmpty { tracer.rest(round) }
+        }
+    }
+
+    /// What a suspended coroutine is still in, where there may be any: one stop of all threads tells. Nil when there is none.
+    private func suspended(
+        _ guarded: GuardedRanges, _ words: WordReader, _ walker: StackWalker, _ plan: ApplyPlan, _ target: Target
+    ) -> [BlockingThread]? {
+        guard let reason = switchers.reason(in: target.objects, target.memory) else { return nil }
+        let search = CoroutineSearch(reason: reason, guarded: guarded, target, words, patch: plan)
+        do {
+            if let found = try search.blockingBeforeStop() { return [found] }
+            return try tracer.withStopped(target.handle, timeout: budget.pause) { stopped throws -> [BlockingThread]? in
+                let stacks = StackMap(try target.handle.mappings(), of: target.process)
+                let threads = SafePoint.blocking(stopped, guarded, stacks, words, walker)
+                if !threads.isEmpty { return threads }
+                return try search.blocking(stopped.threads, stacks).map { [$0] }
+            }.value
+        } catch {
+            let id = ThreadID(target.process.value)
+            return [BlockingThread(thread: id, function: "a coroutine that could not be looked for", isExecuting: true)]
         }
     }
 

@@ -27,7 +27,9 @@ struct Target {
         let all = PatchStates.find(in: maps, of: memory, objects: objects) { $0 == patch.id ? patch : held($0) }
         // What could not be read because the process ended is not "not there".
         try memory.requireAlive()
-        found = all.first { $0.header?.patch == patch.id }
+        let mine = all.filter { $0.header?.patch == patch.id }
+        let bias = objects.first { $0.buildID == patch.buildID }?.bias
+        found = mine.first { !$0.isOrphaned } ?? mine.first { bias != nil && $0.header?.bias == bias }
         others = all.filter { $0.header?.patch != patch.id }
     }
 
@@ -49,7 +51,7 @@ struct Target {
                 throw Failure(
                     "other-patch", "another patch of this object seems to be in force: \(failure.sentence)", at: "process \(process)",
                     remedy: "Revert it first, with its own file: fother revert FILE --pid \(process)")
-            case .retired, .unfinished: continue
+            case .retired, .unfinished, .orphaned: continue
             }
         }
         return result
@@ -64,6 +66,11 @@ struct Target {
                 remedy: "Not supported yet: restart the process with the fixed package.")
         }
         return instances.first
+    }
+
+    /// Failures: `map-count`, `no-memory-headroom`.
+    func requireMemory(for plan: ApplyPlan) throws(Failure) {
+        try MemoryHeadroom(handle, mappingCount: maps.count).require(plan.memoryNeed(isMapped: found != nil), of: handle)
     }
 
     /// Every function that the patch replaces must have the bytes of the old build.

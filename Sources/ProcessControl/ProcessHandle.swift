@@ -77,6 +77,12 @@ public final class ProcessHandle: Sendable, CustomStringConvertible {
         return try ProcessStatus(parsing: read(name, limitBytes: Limits.statusBytes), at: "/proc/\(id)/\(name)")
     }
 
+    /// Whether a thread runs nothing of the process's: the kernel made it for io_uring or vhost.
+    func isKernelWorker(_ thread: ThreadID) -> Bool {
+        guard let text = try? read("task/\(thread)/stat", limitBytes: Limits.statBytes) else { return false }
+        return (try? TaskStat(parsing: text, at: "stat"))?.isKernelWorker ?? false
+    }
+
     /// What a thread is doing: `running`, or blocked in a system call.
     public func activity(of thread: ThreadID) throws(Failure) -> ThreadActivity {
         ThreadActivity(parsing: try read("task/\(thread)/syscall", limitBytes: Limits.statBytes))
@@ -131,6 +137,17 @@ public final class ProcessHandle: Sendable, CustomStringConvertible {
             attempt += 1
             Tracer().rest(attempt)
         }
+    }
+
+    /// Whether capabilities that it has count outside of containers.
+    var isInOwnUserNamespace: Bool {
+        guard let own = try? Descriptor(opening: "/proc/self/ns", flags: O_RDONLY | O_DIRECTORY).readLink("user") else { return false }
+        return (try? directory.readLink("ns/user")) == own
+    }
+
+    /// A small file of its /proc directory.
+    func text(_ name: String) throws(Failure) -> String {
+        String(decoding: try read(name, limitBytes: Limits.statusBytes), as: UTF8.self)
     }
 
     /// Its address space, pinned.

@@ -91,8 +91,13 @@ private func trimmed(_ s: String) -> String {
     return String(s)
 }
 
-/// The one field of /proc/PID/stat that status does not have.
+/// The fields of /proc/PID/stat that status does not have.
 struct TaskStat {
+    /// PF_IO_WORKER, and PF_USER_WORKER of kernel 6.4 on: io_uring's and vhost's.
+    private static let workerFlags: UInt64 = 0x10 | 0x4000
+
+    /// A thread of the process that only ever runs in the kernel.
+    let isKernelWorker: Bool
     /// Clock ticks since boot.
     let startTime: UInt64
 
@@ -107,6 +112,8 @@ struct TaskStat {
             throw Failure("stat-malformed", "there is no start time.", at: place)
         }
         startTime = value
+        // Field 9.
+        isKernelWorker = (UInt64(String(decoding: fields[6], as: UTF8.self)) ?? 0) & Self.workerFlags != 0
     }
 }
 

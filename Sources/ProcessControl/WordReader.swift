@@ -54,6 +54,18 @@ public final class WordReader {
         }
     }
 
+    /// The first word of what was read last that is a pointer as glibc scrambles it (`ror 17; xor`), unscrambled.
+    public func firstUnscrambled(_ scramble: UInt64, between bounds: ClosedRange<UInt64>, where test: (UInt64) -> Bool) -> UInt64? {
+        let low = bounds.lowerBound, span = bounds.upperBound - bounds.lowerBound
+        return unsafe buffer.withUnsafeBufferPointer { words in
+            for i in 0..<count {
+                let word = unsafe (words[i] >> 17 | words[i] << 47) ^ scramble
+                if word &- low <= span, test(word) { return word }
+            }
+            return nil
+        }
+    }
+
     /// The word at `address`, if it is aligned and in the range that was read last.
     public func word(at address: UInt64) -> UInt64? {
         guard address >= start, address & 7 == 0, (address - start) / 8 < UInt64(count) else { return nil }

@@ -102,12 +102,48 @@ struct ApplyCommand: ParsableCommand {
         var sites: [String: String]?
         var quiet: [String]?
         var consistency: Consistency?
+        /// Bytes, and lines of the memory map, that it takes.
+        var need: Need?
+        /// What each limit leaves; a limit that there is not is left out.
+        var left: [String: Int]?
         var failure: FailureValue?
+    }
+    struct Need: Encodable {
+        var addressBytes: Int
+        var dataBytes: Int
+        var mappings: Int
+        var residentBytes: Int
+
+        init(_ need: MemoryNeed) {
+            addressBytes = need.addressBytes
+            dataBytes = need.dataBytes
+            mappings = need.mappings
+            residentBytes = need.residentBytes
+        }
     }
     struct Plans: Encodable {
         var schema = "fother.plan/1"
         var id: String
         var plans: [Plan]
+    }
+
+    /// What limits leave of the process, by name.
+    private func left(_ id: ProcessID) -> [String: Int]? {
+        guard let handle = try? ProcessHandle(id), let maps = try? handle.mappings(),
+            let room = try? MemoryHeadroom(handle, mappingCount: maps.count)
+        else { return nil }
+        let all = [
+            ("addressSpace", room.addressSpace), ("data", room.data), ("locked", room.locked), ("mappings", room.mappings),
+            ("cgroup", room.cgroup), ("commit", room.commit),
+        ]
+        return Dictionary(
+            uniqueKeysWithValues: all.compactMap { name, room in if case .limited(let left, _) = room { (name, left) } else { nil } })
+    }
+
+    private func text(_ need: Need, _ left: [String: Int]) -> String {
+        func of(_ name: String) -> String { left[name].map { " of \($0 >> 10) KiB left" } ?? "" }
+        return "\(need.addressBytes >> 10) KiB of address space\(of("addressSpace")), \(need.dataBytes >> 10) KiB of data\(of("data")), "
+            + "\(need.residentBytes >> 10) KiB filled\(of("cgroup")), \(need.mappings) mappings\(left["mappings"].map { " of \($0) left" } ?? "")"
     }
 
     private func plan(_ live: LivePatch, _ acceptances: [Acceptance]) throws -> Int32 {
@@ -123,7 +159,7 @@ struct ApplyCommand: ParsableCommand {
                         sites: Dictionary(
                             p.sites.map { ($0.address.description, "\(hexDigits($0.old)) -> \(hexDigits($0.new))  \($0.function)") },
                             uniquingKeysWith: { a, _ in a }),
-                        quiet: p.guarded.map(\.name), consistency: p.consistency))
+                        quiet: p.guarded.map(\.name), consistency: p.consistency, need: Need(p.memoryNeed()), left: left(view.id)))
             }
         }
         if json {
@@ -138,6 +174,7 @@ struct ApplyCommand: ParsableCommand {
                 if let base = p.base, let bytes = p.mappedBytes { Output.line("  map   \(bytes / 1024) KiB at \(base)") }
                 for (address, text) in (p.sites ?? [:]).sorted(by: { $0.key < $1.key }) { Output.line("  jump  \(address)  \(text)") }
                 if let c = p.consistency { Output.line("  \(c.mode == .perCall ? "call by call:" : "together:") \(c.because)") }
+                if let need = p.need { Output.line("  memory  \(text(need, p.left ?? [:]))") }
                 if let quiet = p.quiet { Output.line("  while no thread is in, or returns into: \(quiet.joined(separator: ", "))") }
             }
         }

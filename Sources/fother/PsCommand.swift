@@ -30,7 +30,7 @@ struct PsCommand: ParsableCommand {
     struct PatchLine: Encodable {
         var id: String?
         var object: String?
-        /// patched, retired, unfinished, interrupted, undone, could-not-tell.
+        /// patched, retired, unfinished, orphaned, interrupted, undone, could-not-tell.
         var state: String
         var accepted: [Acceptance]
         /// Threads that are still in a call of old code that began before the patch took effect.
@@ -121,6 +121,7 @@ struct PsCommand: ParsableCommand {
             }
         case .retired: line.state = "retired"
         case .unfinished: line.state = "unfinished"
+        case .orphaned: line.state = "orphaned"
         case .couldNotTell(let failure): line.failure = FailureValue(failure)
         case .interrupted:
             line.state = "interrupted"
@@ -168,6 +169,7 @@ struct PsCommand: ParsableCommand {
                 "patched, read back" + (p.accepted.isEmpty ? "" : "; accepted: " + p.accepted.map(\.finding).joined(separator: ", ")),
                 Theme.good)
         case "retired": .init("reverted; memory kept", Theme.quiet)
+        case "orphaned": .init("left behind: its object was unloaded", Theme.quiet)
         case "unfinished": .init("never applied; memory kept", Theme.quiet)
         case "undone": .init("was interrupted; undone now", Theme.review)
         case "interrupted": .init("interrupted: fother revert \(p.id?.prefix(12) ?? "")", Theme.exposed)

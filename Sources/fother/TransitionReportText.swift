@@ -13,6 +13,8 @@ struct TransitionLine: Encodable {
     var pauseMicroseconds: Double?
     var attempts: Int?
     var mappedBytes: Int?
+    /// Of patched processes: memory that this one does not share because of the patch, at most.
+    var residentBytes: Int?
     var replaced: [String]?
     /// After revert --unmap: unmapped, or why the memory was kept.
     var memory: String?
@@ -64,6 +66,7 @@ struct TransitionLine: Encodable {
         if case .notRegistered(let f)? = r.frames { failure = FailureValue(f) }
         mappedBytes = r.mappedBytes
         finishing = r.finishing.isEmpty ? nil : r.finishing.map(\.text)
+        residentBytes = r.residentBytes > 0 ? r.residentBytes : nil
         replaced = r.replaced.isEmpty ? nil : r.replaced.map(\.description)
         switch r.memory {
         case .kept(nil): break
@@ -147,7 +150,8 @@ struct TransitionResult: Encodable {
 extension BlockingThread {
     /// "thread 12 runs f", "thread 12 will return into f and waits in read".
     var text: String {
-        "thread \(thread) \(isExecuting ? "runs" : "will return into") \(function)\(waitsIn.map { " and waits in \($0)" } ?? "")"
+        if let coroutineIn { return "a coroutine suspended in \(coroutineIn) will return into \(function)" }
+        return "thread \(thread) \(isExecuting ? "runs" : "will return into") \(function)\(waitsIn.map { " and waits in \($0)" } ?? "")"
     }
 }
 

@@ -55,6 +55,7 @@ final class Toy: Sendable {
         case .patched: return "patched"
         case .retired: return "retired"
         case .unfinished: return "unfinished"
+        case .orphaned: return "orphaned"
         case .interrupted: return "interrupted"
         case .couldNotTell(let failure): return failure.code
         }

@@ -10,6 +10,8 @@ public struct StoppedThread: Sendable {
     var registers: Registers
     /// Taken from the thread's queue and not delivered yet; it gets it when it is released.
     var pendingSignal: Int32 = 0
+    /// The kernel made it to work for io_uring or vhost: it has no stack and never runs code of the process.
+    public internal(set) var isKernelWorker = false
 
     public var instructionPointer: RuntimeAddress { RuntimeAddress(registers.rip) }
     public var stackPointer: RuntimeAddress { RuntimeAddress(registers.rsp) }
@@ -189,7 +191,9 @@ public struct StoppedProcess: ~Copyable {
             registers.rax = UInt64(bitPattern: result)
             _ = setRegisters(registers, of: thread)
         }
-        threads.append(StoppedThread(id: thread, registers: registers, pendingSignal: signal))
+        // The kernel gives its own workers no instruction pointer; that alone would be no proof.
+        let isWorker = registers.rip == 0 && process.isKernelWorker(thread)
+        threads.append(StoppedThread(id: thread, registers: registers, pendingSignal: signal, isKernelWorker: isWorker))
     }
 
     private func isBehindSystemCall(_ registers: Registers) -> Bool {

@@ -5,6 +5,7 @@ import Foundation
 import LivePatch
 import LivePatchBuilder
 import ProcessControl
+import Synchronization
 
 /// libtarget.so in two builds and the program that uses the old one, in a folder that goes with this value.
 final class Fixture: Sendable {
@@ -22,14 +23,29 @@ final class Fixture: Sendable {
     static func removeAtExit(_ folder: String) { atexitRemovals.withLock { $0.append(folder) } }
 
     static func get() throws -> Fixture { try shared.get() }
+
+    private static let common = [
+        "-O2", "-Wall", "-Wextra", "-Werror", "-fstack-protector-strong", "-pthread", "-Wl,--build-id", "-s",
+    ]
+    private let programs = Mutex<[String: String]>([:])
+
+    /// Another program of Fixtures/targets that uses the old library, by its file's name; compiled when it is first asked for.
+    func other(_ name: String, _ flags: [String] = []) throws -> String {
+        let key = ([name] + flags).joined(separator: " ")
+        if let path = programs.withLock({ $0[key] }) { return path }
+        let path = folder + "/old/" + name.prefix { $0 != "." } + flags.joined(), isCPlusPlus = name.hasSuffix(".cc")
+        _ = try ChildProcess.runChecked(
+            [isCPlusPlus ? "g++" : "gcc"] + Self.common + flags + ["-I", Self.sources, "-o", path, Self.sources + "/" + name]
+                + (name.hasPrefix("loading") ? ["-ldl"] : ["-L", folder + "/old", "-ltarget", "-Wl,-rpath,$ORIGIN:\(folder)/old"]))
+        programs.withLock { $0[key] = path }
+        return path
+    }
     private static let shared = Result { try Fixture() }
 
     private init() throws {
         folder = FileManager.default.temporaryDirectory.appendingPathComponent("fother-targets-\(UUID().uuidString)").path
         Self.removeAtExit(folder)
-        let common = [
-            "-O2", "-Wall", "-Wextra", "-Werror", "-fstack-protector-strong", "-pthread", "-Wl,--build-id", "-s", "-I", Self.sources,
-        ]
+        let common = Self.common + ["-I", Self.sources]
         for (side, define) in [("old", []), ("new", ["-DFIXED"])] {
             try FileManager.default.createDirectory(atPath: folder + "/" + side, withIntermediateDirectories: true)
             _ = try ChildProcess.runChecked(

@@ -17,9 +17,17 @@ final class Victim: Sendable {
 
     /// Starts it and waits until it has prepared itself as `arguments` say: see Fixtures/targets/victim.c.
     convenience init(_ arguments: String..., isStatic: Bool = false) throws { try self.init(arguments: arguments, isStatic: isStatic) }
-    init(arguments: [String], isStatic: Bool = false) throws {
+    convenience init(arguments: [String], isStatic: Bool = false) throws {
+        let fixture = try Fixture.get()
+        try self.init(command: [isStatic ? fixture.staticProgram : fixture.program] + arguments)
+    }
+    /// Another program of Fixtures/targets, `name` its source file.
+    convenience init(_ name: String, flags: [String] = [], _ arguments: [String]) throws {
+        try self.init(command: [Fixture.get().other(name, flags)] + arguments)
+    }
+    init(command: [String]) throws {
         fixture = try Fixture.get()
-        child = try ChildProcess([isStatic ? fixture.staticProgram : fixture.program] + arguments, input: .pipe, output: .pipe)
+        child = try ChildProcess(command, input: .pipe, output: .pipe)
         let first = try child.readLine()
         if first == "unsupported" { throw Unsupported() }
         guard first == "ready" else { throw Failure("fixture", "the victim said \(first ?? "nothing") instead of ready.") }
@@ -81,6 +89,11 @@ final class Victim: Sendable {
         #expect(after.bad == 0)
     }
 
+    /// What it counts by itself: done, wrong, and whatever else.
+    var load: [Int] {
+        get throws { try ask("load").split(separator: " ").compactMap { Int($0) } }
+    }
+
     func wait(until condition: () throws -> Bool) throws {
         let deadline = ContinuousClock.now + .seconds(20)
         while try !condition() {
@@ -98,6 +111,7 @@ final class Victim: Sendable {
             case .patched: return "patched"
             case .retired: return "retired"
             case .unfinished: return "unfinished"
+            case .orphaned: return "orphaned"
             case .interrupted: return "interrupted"
             case .couldNotTell(let failure): return failure.code
             }

@@ -1,0 +1,77 @@
+// The patched object is unloaded, loaded again, or loaded twice.
+
+import ELF
+import Foundation
+import LivePatch
+import LivePatchApplier
+import ProcessControl
+import Testing
+
+extension SystemTests {
+    @Suite struct LoadingTests {
+        let applier = Applier(Tracer())
+
+        private func start() throws -> Victim {
+            let folder = try Fixture.get().folder + "/old"
+            if !FileManager.default.fileExists(atPath: folder + "/other.so") {
+                try FileManager.default.copyItem(atPath: folder + "/libtarget.so", toPath: folder + "/other.so")
+            }
+            return try Victim("loading.c", [folder])
+        }
+
+        @Test("loaded later: not affected before, patched after")
+        func loadedLater() throws {
+            let victim = try start()
+            #expect(applier.apply(victim.patch, to: victim.id).word == "not affected")
+            #expect(try victim.ask("load") == "loaded")
+            #expect(try victim.isVulnerable)
+            #expect(applier.apply(victim.patch, to: victim.id).word == "patched")
+            #expect(try !victim.isVulnerable)
+        }
+
+        @Test("unloaded after apply and loaded again, there or elsewhere: what is loaded is what counts", arguments: [false, true])
+        func loadedAgain(elsewhere: Bool) throws {
+            let victim = try start()
+            for _ in 0..<3 {
+                #expect(try victim.ask("load") == "loaded")
+                #expect(try victim.isVulnerable, "a new copy from the file is the old build")
+                #expect(try victim.state != "patched")
+                #expect(applier.apply(victim.patch, to: victim.id).word == "patched")
+                #expect(try !victim.isVulnerable)
+                #expect(applier.apply(victim.patch, to: victim.id).word == "already patched")
+                #expect(try victim.ask("unload") == "unloaded")
+                #expect(try victim.state == "orphaned")
+                #expect(applier.apply(victim.patch, to: victim.id).word == "not affected")
+                #expect(applier.revert(victim.patch, in: victim.id).word == "not patched")
+                if elsewhere { #expect(try victim.ask("occupy") == "occupied") }
+            }
+            #expect(try victim.ask("load") == "loaded")
+            #expect(applier.apply(victim.patch, to: victim.id).word == "patched")
+            #expect(applier.revert(victim.patch, in: victim.id).word == "reverted")
+            #expect(try victim.isVulnerable)
+        }
+
+        @Test("unloaded in the middle of a transition", arguments: [TransitionStep.mapped, .written])
+        func unloadedInTheMiddle(_ step: TransitionStep) throws {
+            let victim = try start()
+            #expect(try victim.ask("load") == "loaded")
+            let outcome = Applier(Tracer(), checkpoint: { if $0 == step { _ = try? victim.ask("unload") } })
+                .apply(victim.patch, to: victim.id)
+            #expect(!outcome.isDone, "\(outcome)")
+            #expect(try victim.ask("load") == "loaded")
+            #expect(try victim.isVulnerable)
+            #expect(applier.apply(victim.patch, to: victim.id).word == "patched")
+            #expect(try !victim.isVulnerable)
+        }
+
+        @Test("two copies at once: both or neither", arguments: ["copy", "namespace"])
+        func twice(_ how: String) throws {
+            let victim = try start()
+            #expect(try victim.ask("load") == "loaded")
+            #expect(try victim.ask(how) == "loaded")
+            #expect(applier.apply(victim.patch, to: victim.id).word == "mapped-twice")
+            #expect(try victim.isVulnerable)
+            #expect(try victim.ask("second 200") == "601")
+        }
+    }
+}
