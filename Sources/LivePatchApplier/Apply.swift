@@ -14,6 +14,8 @@ public struct Applier: Sendable {
     /// Shared by all processes that this applier works on.
     let tables = UnwindTables()
     let switchers = StackSwitchers()
+    /// Places for a patch's memory that are tried when others are faster.
+    static let placesMax = 10
     public var budget: TransitionBudget
     public var path = TransitionPath.automatic
     /// Called between any two steps; throwing there abandons the transition as a crash would.
@@ -121,13 +123,29 @@ public struct Applier: Sendable {
             }
         case .retired, .unfinished, .orphaned, nil: break
         }
-        let plan = try prepared(patch, target, object, acceptances)
+        var plan = try prepared(patch, target, object, acceptances)
         try target.requireMemory(for: plan)
         let replaced = try target.overlapping(plan, held)
         try target.checkOldBytes(plan, under: replaced)
 
         try awaitOwnMemory(target.handle, until: .now + budget.timeout)
-        if target.found == nil { try map(plan, target) }
+        if target.found == nil {
+            var placesLeft = Self.placesMax
+            while true {
+                do {
+                    try map(plan, target)
+                    break
+                } catch let failure as Failure where failure.code == "call-failed" {
+                    // A thread of the process may have mapped something there in the meantime: then elsewhere.
+                    placesLeft -= 1
+                    guard placesLeft > 0, (try target.handle.mappings()).contains(where: { $0.range.overlaps(plan.mapping) }) else {
+                        throw failure
+                    }
+                    target = try Target(patch, id, held)
+                    plan = try prepared(patch, target, object, acceptances)
+                }
+            }
+        }
         // What was retired has data that old pointers may reach: it is used again as it is. Anything else is written.
         let isReused: Bool
         if case .retired = target.found?.state { isReused = true } else { isReused = false }
