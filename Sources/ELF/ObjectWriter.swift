@@ -48,6 +48,12 @@ public struct ObjectWriter: Sendable {
         return SymbolRef(index: definitions.count - 1)
     }
 
+    /// One that somebody else defines.
+    public mutating func undefinedSymbol(_ name: String) -> SymbolRef {
+        definitions.append(Definition(name: name, kind: .none, isGlobal: true, section: Symbol.undefined, value: 0, size: 0))
+        return SymbolRef(index: definitions.count - 1)
+    }
+
     public mutating func relocation(
         in section: SectionRef, at offset: Int, _ type: UInt32, _ symbol: SymbolRef, addend: Int64
     ) {

@@ -20,10 +20,12 @@ public enum Part: Int, CaseIterable, Sendable {
     }
 }
 
-/// Where a patch symbol is: in the patch, or at a link address of the old build.
+/// Where a patch symbol is: in the patch, at a link address of the old build, or in another object of the process.
 public enum SymbolPlace: Hashable, Sendable {
     case part(Part, offset: Int)
     case old(LinkAddress)
+    /// Exported by another loaded object; the symbol's name is `name@VERSION`.
+    case imported
 }
 
 public struct PatchSymbol: Hashable, Sendable {
@@ -123,6 +125,9 @@ public struct PatchContents: Sendable {
         get { bytes[part.rawValue] }
         set { bytes[part.rawValue] = newValue }
     }
+
+    /// What the process must lend, as `name@VERSION`.
+    public var imports: [String] { symbols.filter { $0.place == .imported }.map(\.name) }
 
     public func size(_ part: Part) -> Int { part == .zero ? zeroSize : self[part].count }
 }

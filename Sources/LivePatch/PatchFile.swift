@@ -39,6 +39,8 @@ enum PatchFormat {
     static let replacementsMax = 65_536
     static let symbolsMax = 1 << 20
     static let relocationsMax = 1 << 22
+    static let importsMax = 1024
+    static let importNameMax = 4096
     static let flagHooked: UInt32 = 1
     static let flagHasOld: UInt32 = 2
     static let flagBridged: UInt32 = 4
@@ -77,6 +79,8 @@ extension PatchContents {
                         isGlobal: s.isFunction))
             case .old(let address):
                 refs.append(writer.symbol(s.name, .none, in: nil, at: address.value, size: 0))
+            case .imported:
+                refs.append(writer.undefinedSymbol(s.name))
             }
         }
         let start = writer.symbol(".text", .section, in: sections[.text], at: 0)
@@ -162,8 +166,11 @@ extension LivePatch {
                 contents.symbols.append(PatchSymbol(s.name, .part(part, offset: offset), isFunction: s.isFunction, size: s.size))
             } else if s.index == 0 {
                 contents.symbols.append(PatchSymbol("", .old(LinkAddress(0))))
+            } else if s.section == Symbol.undefined, !s.name.isEmpty, s.name.utf8.count <= PatchFormat.importNameMax {
+                contents.symbols.append(PatchSymbol(s.name, .imported))
+                guard contents.imports.count <= PatchFormat.importsMax else { throw malformed("too many imports.", ".symtab") }
             } else {
-                throw malformed("symbol \(s.index) is undefined or in an unknown section.", ".symtab", s.index * 24)
+                throw malformed("symbol \(s.index) is nameless or in an unknown section.", ".symtab", s.index * 24)
             }
         }
 
@@ -176,6 +183,9 @@ extension LivePatch {
                 else {
                     throw malformed(
                         "a relocation is of no known kind or outside its section.", section.name, Int(clamping: r.address.value))
+                }
+                guard width == 8 || contents.symbols[r.symbol].place != .imported else {
+                    throw malformed("a distance to an import need not fit.", section.name, offset)
                 }
                 contents.relocations.append(
                     PatchRelocation(part, at: offset, width == 4 ? .pc32 : .abs64, symbol: r.symbol, addend: r.addend))

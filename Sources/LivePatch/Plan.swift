@@ -125,8 +125,11 @@ public struct ApplyPlan: Sendable {
 
 extension LivePatch {
     /// Links the patch for an instance loaded with `bias`, its mapping at `base` (page-aligned).
-    /// Throws `out-of-range` when a distance does not fit 32 bits: choose another base.
-    public func plan(bias: LoadBias, base: RuntimeAddress, acceptances: [Acceptance] = []) throws(Failure) -> ApplyPlan {
+    /// `imports`: where each of the patch's imports is in that process.
+    /// Throws `out-of-range` when a distance does not fit 32 bits: choose another base; `import-unresolved`.
+    public func plan(
+        bias: LoadBias, base: RuntimeAddress, imports: [String: RuntimeAddress] = [:], acceptances: [Acceptance] = []
+    ) throws(Failure) -> ApplyPlan {
         let layout = PatchLayout(contents)
         func outOfRange(_ what: String) -> Failure {
             Failure(
@@ -139,11 +142,18 @@ extension LivePatch {
             image.replaceSubrange(start..<start + contents[part].count, with: contents[part])
         }
         for r in contents.relocations {
-            let symbol: RuntimeAddress =
-                switch contents.symbols[r.symbol].place {
-                case .old(let a): bias.runtime(a)
-                case .part(let part, let offset): base + layout.partOffset[part.rawValue] + offset
+            let symbol: RuntimeAddress
+            switch contents.symbols[r.symbol].place {
+            case .old(let a): symbol = bias.runtime(a)
+            case .part(let part, let offset): symbol = base + layout.partOffset[part.rawValue] + offset
+            case .imported:
+                guard let place = imports[contents.symbols[r.symbol].name] else {
+                    throw Failure(
+                        "import-unresolved", "no address is known for it.", at: contents.symbols[r.symbol].name,
+                        remedy: "Restart the process with the fixed package.")
                 }
+                symbol = place
+            }
             let at = layout.partOffset[r.part.rawValue] + r.offset
             let value = symbol.value &+ UInt64(bitPattern: r.addend)
             switch r.kind {

@@ -204,8 +204,9 @@ public struct Applier: Sendable {
     /// The plan for a mapping that exists, or for the best free place.
     private func prepared(_ patch: LivePatch, _ target: Target, _ object: LoadedObject, _ acceptances: [Acceptance]) throws -> ApplyPlan {
         if patch.needsUnwinder { try requireUnwinder(target) }
+        let imports = try Imports(target.objects, target.memory).addresses(for: patch, of: object)
         if let found = target.found {
-            return try patch.plan(bias: object.bias, base: found.base, acceptances: acceptances)
+            return try patch.plan(bias: object.bias, base: found.base, imports: imports, acceptances: acceptances)
         }
         let size = PatchLayout(patch.contents).size
         guard let base = FreeGap.find(size: size + PageSwap.spareBytes, near: object.extent, in: target.maps) else {
@@ -213,7 +214,7 @@ public struct Applier: Sendable {
                 "no-room", "no \(size) free bytes lie within 2 GiB of the object.", at: "process \(target.process)",
                 remedy: "Restart the process with the fixed package.")
         }
-        return try patch.plan(bias: object.bias, base: base, acceptances: acceptances)
+        return try patch.plan(bias: object.bias, base: base, imports: imports, acceptances: acceptances)
     }
 
     // MARK: While the target runs

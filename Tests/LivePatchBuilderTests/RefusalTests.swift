@@ -190,16 +190,22 @@ import Testing
                 """), ["startup-changed"])
     }
 
-    @Test func newImport() throws {
+    /// What is there in some processes only, or once for each thread.
+    @Test(arguments: [
+        "extern long optional(void) __attribute__((weak));",
+        "extern __thread long optional_value; static long optional(void) { return optional_value; }",
+    ])
+    func newImport(declaration: String) throws {
         try expectRefusal(
             try Pair(
                 """
                 #include <stdlib.h>
                 #include <string.h>
+                \(declaration)
                 long length(const char *s) { return strlen(s); }
                 long parse(long n) { char s[8] = "123456";
                 #ifdef FIXED
-                    return strtoul(s, 0, 10) + n;
+                    return optional() + n;
                 #else
                     return n + s[0];
                 #endif

@@ -25,6 +25,8 @@ struct PatchWriter {
     private var tables: [LinkAddress: Int] = [:]
     private var fresh: [LinkAddress: (part: Part, offset: Int)] = [:]
     private var thunks: [LinkAddress: Int] = [:]
+    private var importSlots: [String: Int] = [:]
+    private var importThunks: [String: Int] = [:]
     private var evidence: [Evidence: Int] = [:]
 
     init(_ c: Comparison, _ moved: MovedCode, _ hooks: Hooks, _ resolved: [Int: [Resolved]], oldTaken: Set<Int>, manifest: Manifest) {
@@ -208,7 +210,33 @@ struct PatchWriter {
                 contents.relocations.append(PatchRelocation(.text, at: place + 2, .pc32, symbol: s, addend: -4))
             }
             return (symbol(PatchSymbol(key + "@thunk", .part(.text, offset: place), isFunction: true, size: 6)), r.offset)
+        case .imported(let key, isCall: false):
+            return (symbol(PatchSymbol("slot." + key, .part(.relro, offset: importSlot(key)), size: 8)), r.offset)
+        case .imported(let key, isCall: true):
+            let place: Int
+            if let known = importThunks[key] {
+                place = known
+            } else {
+                align(.text, to: 16)
+                place = contents[.text].count
+                importThunks[key] = place
+                contents[.text] += [0xff, 0x25, 0, 0, 0, 0]
+                let slot = symbol(PatchSymbol("slot." + key, .part(.relro, offset: importSlot(key)), size: 8))
+                contents.relocations.append(PatchRelocation(.text, at: place + 2, .pc32, symbol: slot, addend: -4))
+            }
+            return (symbol(PatchSymbol(key + "@thunk", .part(.text, offset: place), isFunction: true, size: 6)), r.offset)
         }
+    }
+
+    /// A word of the patch that holds where an import is in the process.
+    private mutating func importSlot(_ key: String) -> Int {
+        if let known = importSlots[key] { return known }
+        align(.relro, to: 8)
+        let place = contents[.relro].count
+        importSlots[key] = place
+        contents[.relro] += [UInt8](repeating: 0, count: 8)
+        contents.relocations.append(PatchRelocation(.relro, at: place, .abs64, symbol: symbol(PatchSymbol(key, .imported)), addend: 0))
+        return place
     }
 
     private mutating func writeTables(_ resolved: [Int: [Resolved]]) {

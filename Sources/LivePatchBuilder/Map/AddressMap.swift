@@ -7,6 +7,7 @@ enum Evidence: String, Sendable {
     case code = "matched code"
     case plt = "PLT entry of the same symbol"
     case got = "GOT slot of the same symbol"
+    case imported = "symbol of another object, found in the process"
     case symbol = "data symbol"
     case votes = "votes of unchanged functions"
     case place = "same place between proved neighbours, used alike"

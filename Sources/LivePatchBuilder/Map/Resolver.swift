@@ -18,6 +18,8 @@ enum Destination: Hashable, Sendable {
     case fresh(LinkAddress, size: Int)
     /// A jump through the old build's GOT slot, for imports without a PLT entry.
     case thunk(slot: LinkAddress, String)
+    /// A slot of the patch's own for something that the old build does not import; `isCall`: a jump through it.
+    case imported(String, isCall: Bool)
 }
 
 struct Resolved: Sendable {
@@ -223,10 +225,16 @@ struct Resolver {
             return (.old(there, c.old.name(o) + "@plt"), 0, .plt)
         }
         if let slot = c.old.slotByKey[.symbol(key)] ?? c.old.slotByKey[.jumpSlot(key)] { return (.thunk(slot: slot, key), 0, .got) }
+        if isLendable(key) { return (.imported(key, isCall: true), 0, .imported) }
         refuse(
             "new-import", n, "it calls \(key), which the old build does not import.",
-            "Not supported yet: install the fixed package and restart.")
+            "Install the fixed package and restart.")
         return nil
+    }
+
+    /// Whether any process that has the object must have what the symbol names, and can say where it is.
+    private func isLendable(_ key: String) -> Bool {
+        c.new.file.dynamicSymbols.contains { $0.key == key && !$0.isDefined && !$0.isWeak && $0.kind != .tls && $0.kind != .other }
     }
 
     private mutating func resolveSlot(_ key: SlotKey, _ r: Reference, _ n: Int) -> Answer? {
@@ -257,8 +265,10 @@ struct Resolver {
             if flow == .call || flow == .jump, let slot = c.old.slotByKey[.jumpSlot(symbol)] {
                 return (.old(slot, "got." + symbol), 0, .got)
             }
+            if isLendable(symbol) { return (.imported(symbol, isCall: false), 0, .imported) }
         case .jumpSlot(let symbol):
             if let slot = c.old.slotByKey[key] ?? c.old.slotByKey[.symbol(symbol)] { return (.old(slot, "got." + symbol), 0, .got) }
+            if isLendable(symbol) { return (.imported(symbol, isCall: false), 0, .imported) }
         }
         refuse(
             "new-import", n, "it uses \(describe(key)), for which the old build has no slot.",
