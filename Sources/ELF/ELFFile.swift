@@ -36,6 +36,7 @@ public struct Section: Sendable, Equatable {
     public static let alloc: UInt64 = 2
     public static let exec: UInt64 = 4
     public static let tls: UInt64 = 0x400
+    public static let compressed: UInt64 = 0x800
 
     public var index: Int
     public var name: String
@@ -53,6 +54,7 @@ public struct Section: Sendable, Equatable {
     public var isExecutable: Bool { flags & Self.exec != 0 }
     public var isTLS: Bool { flags & Self.tls != 0 }
     public var hasBytes: Bool { type != Self.nobits }
+    public var isCompressed: Bool { flags & Self.compressed != 0 }
     public var end: LinkAddress { address + size }
     public func contains(_ a: LinkAddress) -> Bool { a >= address && a.value - address.value < UInt64(size) }
 }

@@ -17,6 +17,9 @@ public struct BuildContext: Sendable {
     public var cvesAreComplete: Bool?
     /// What is known about live data besides what the two files say.
     public var evidence: [LayoutEvidence] = []
+    /// Separate debug files of the two builds; without one the object itself is asked.
+    public var oldDebug: [UInt8]?
+    public var newDebug: [UInt8]?
 
     public init(
         object: String, package: String? = nil, oldVersion: String? = nil, newVersion: String? = nil, cves: [String] = [],
@@ -75,10 +78,24 @@ public func build(old oldBytes: [UInt8], new newBytes: [UInt8], _ context: Build
     manifest.newVersion = context.newVersion
     manifest.cves = context.cves.sorted()
     manifest.cvesAreComplete = context.cvesAreComplete
-    manifest.evidence = ["binary"] + context.evidence.map(\.label)
+    manifest.evidence = ["binary"]
 
     let comparison = Comparison(try CodeImage(oldFile), try CodeImage(newFile))
-    return try derive(comparison, manifest, context.evidence).result
+    let debug = (
+        try debugFile(context.oldDebug, of: oldFile), try debugFile(context.newDebug, of: newFile)
+    )
+    return try derive(comparison, manifest, context.evidence, debug).result
+}
+
+/// What holds the debug information of `file`: its separate debug file, or itself. Failure: `debug-mismatch`.
+private func debugFile(_ bytes: [UInt8]?, of file: ELFFile) throws(Failure) -> ELFFile {
+    guard let bytes else { return file }
+    let debug = try ELFFile(bytes, name: file.name + " (debug file)")
+    guard debug.buildID == file.buildID else {
+        throw Failure(
+            "debug-mismatch", "the debug file belongs to another build.", at: debug.name, remedy: "Give the one with the same build ID.")
+    }
+    return debug
 }
 
 /// Which functions of a build to move without changing them.
@@ -102,7 +119,7 @@ public func buildItself(_ bytes: [UInt8], moving choice: FunctionChoice, _ conte
     var manifest = Manifest(
         tool: builderVersion, buildID: id.description, newBuildID: id.description, oldSHA256: hash, newSHA256: hash, object: context.object)
     manifest.package = context.package
-    manifest.evidence = ["the same file"]
+    manifest.evidence = ["binary", "same file: agrees"]
     let image = try CodeImage(file)
     switch choice {
     case .named(let names):
@@ -129,9 +146,10 @@ public func buildItself(_ bytes: [UInt8], moving choice: FunctionChoice, _ conte
 }
 
 /// From a comparison to a patch or a refusal; with the functions (new indices) that refuse.
-private func derive(_ comparison: Comparison, _ manifest: Manifest, _ evidence: [LayoutEvidence] = []) throws(Failure) -> (
-    result: BuildResult, refused: Set<Int>
-) {
+/// `evidence` and `debug` (what holds debug information): nil where one file is compared with itself.
+private func derive(_ comparison: Comparison, _ manifest: Manifest, _ evidence: [LayoutEvidence]? = nil, _ debug: (ELFFile, ELFFile)? = nil)
+    throws(Failure) -> (result: BuildResult, refused: Set<Int>)
+{
     var manifest = manifest
     let moved = MovedCode(comparison)
     let oldTaken = comparison.old.addressTaken()
@@ -156,10 +174,15 @@ private func derive(_ comparison: Comparison, _ manifest: Manifest, _ evidence: 
         manifest.verdict = .pass
         return (BuildResult(outcome: .nothingToDo, manifest: manifest, statistics: statistics), [])
     }
-    findings += evidence.flatMap(\.findings)
+    if let evidence, let debug {
+        let all = evidence + [TypeComparison.evidence(debug.0, debug.1, patched: ranges(comparison, moved))]
+        findings = LayoutEvidence.judge(findings, all, of: manifest.object)
+        manifest.evidence += all.map(\.label)
+    }
     let refused = resolver.refused.union(hooks.refused).union(writer.refused)
 
     var contents = writer.contents
+    contents.manifest.evidence = manifest.evidence
     contents.manifest.findings = judged(findings)
     contents.manifest.verdict = findings.contains { $0.verdict == .refuse } ? .refuse : findings.isEmpty ? .pass : .review
     guard contents.manifest.verdict != .refuse, !moved.functions.isEmpty else {
@@ -167,6 +190,15 @@ private func derive(_ comparison: Comparison, _ manifest: Manifest, _ evidence: 
         return (BuildResult(outcome: .refused, manifest: contents.manifest, statistics: statistics), refused)
     }
     return (BuildResult(outcome: .patch(try contents.encode()), manifest: contents.manifest, statistics: statistics), refused)
+}
+
+/// Where the moved functions stand in each build.
+private func ranges(_ c: Comparison, _ moved: MovedCode) -> (old: [Range<LinkAddress>], new: [Range<LinkAddress>]) {
+    func range(_ f: CodeFunction) -> Range<LinkAddress> { f.start..<f.end }
+    return (
+        moved.functions.compactMap { c.match.oldOf[$0] }.map { range(c.old.functions[$0]) },
+        moved.functions.map { range(c.new.functions[$0]) }
+    )
 }
 
 /// What refuses first, then by code and function; each finding once.

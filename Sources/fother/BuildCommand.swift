@@ -28,6 +28,8 @@ struct BuildCommand: ParsableCommand {
     @Option(name: .customLong("old-source"), help: "With --new-source: unpacked sources to compare, instead of those of the archive.")
     var oldSource: String?
     @Option(name: .customLong("new-source"), help: "See --old-source.") var newSource: String?
+    @Option(name: .customLong("debug-dir"), help: "A folder of separate debug files, besides /usr/lib/debug (may be repeated).")
+    var debugFolders: [String] = []
     @Flag(help: "Print JSON, schema fother.build/1.") var json = false
 
     func validate() throws {
@@ -75,6 +77,11 @@ struct BuildCommand: ParsableCommand {
                         object: pair.old.path, package: a.package ?? b.package, oldVersion: a.version, newVersion: b.version,
                         cves: changelog?.named ?? [], cvesAreComplete: changelog?.isComplete)
                     context.evidence = evidence
+                    if !itself {
+                        let folders = debugFolders + [DebugFiles.standard]
+                        context.oldDebug = try DebugFiles.find(for: pair.old.bytes, in: folders)
+                        context.newDebug = try DebugFiles.find(for: pair.new.bytes, in: folders)
+                    }
                     let built =
                         try itself
                         ? buildItself(pair.old.bytes, moving: choice, context) : build(old: pair.old.bytes, new: pair.new.bytes, context)

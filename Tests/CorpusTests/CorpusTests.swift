@@ -28,7 +28,9 @@ enum Surroundings {
     }()
     static let folder = FileManager.default.temporaryDirectory.appendingPathComponent("fother-corpus-tests-\(ProcessID.own)").path
 
-    static func fother(_ arguments: String...) throws -> ChildOutput {
+    static func fother(_ arguments: String...) throws -> ChildOutput { try fother(arguments) }
+
+    static func fother(_ arguments: [String]) throws -> ChildOutput {
         let environment = ProcessInfo.processInfo.environment.merging(["FOTHER_STATE": state, "FOTHER_CACHE": state + "/cache"]) { $1 }
         return try ChildProcess.run([program] + arguments, environment: environment.map { "\($0.key)=\($0.value)" }, timeout: .seconds(600))
     }
@@ -79,11 +81,21 @@ struct CorpusTests {
         #expect(!FileManager.default.fileExists(atPath: file))
     }
 
+    /// The archive may have dropped the sources of a version: then nobody has looked at the types, and a person must say so.
+    private static func accepting(_ result: ChildOutput, object: String) throws -> [String] {
+        if result.status == .exited(0) { return [] }
+        #expect(result.status == .exited(2), "\(result.outputText)\(result.errorText)")
+        #expect(result.outputText.components(separatedBy: "\"remedy\"").count == 2, "more than one finding: \(result.outputText)")
+        #expect(result.outputText.contains("\"layout-unproved\""))
+        return ["--accept", "layout-unproved:\(object)", "--because", "its sources are read here by hand"]
+    }
+    private static let libpng = "libpng16.so.16.39.0"
+
     @Test("libpng's update is applied to a program that decodes and encodes with it, and no picture goes wrong")
     func libpngUnderWork() throws {
         let (old, new) = ("1.6.39-2+deb12u5", "1.6.39-2+deb12u6")
         let (result, patch) = try pair("libpng16-16", old, new)
-        #expect(result.status == .exited(0), "\(result.outputText)")
+        let accepting = try Self.accepting(result, object: Self.libpng)
         #expect(result.outputText.contains("CVE-2026-46675"))
 
         let debs = try FileManager.default.contentsOfDirectory(atPath: Surroundings.state + "/cache/debs")
@@ -104,7 +116,7 @@ struct CorpusTests {
         try rounds(100)
         let pid = "\(painter.id)"
         for _ in 0..<5 {
-            let applied = try Surroundings.fother("apply", patch, "--pid", pid)
+            let applied = try Surroundings.fother(["apply", patch, "--pid", pid] + accepting)
             #expect(applied.status == .exited(0), "\(applied.outputText)")
             #expect(applied.outputText.contains("patched"))
             try rounds(200)
@@ -151,8 +163,11 @@ struct CorpusTests {
             try Surroundings.fother("ps", "--pid", pid).outputText.components(separatedBy: "patched, read back").count - 1
         }
         try rounds(10)
+        let inspected = try Surroundings.fother("inspect", fix, "--json")
+        let accepting =
+            inspected.outputText.contains("layout-unproved") ? ["--accept", "layout-unproved:\(Self.libpng)", "--because", "a test"] : []
         for patch in [fix, moved, fix] {
-            let applied = try Surroundings.fother("apply", patch, "--pid", pid)
+            let applied = try Surroundings.fother(["apply", patch, "--pid", pid] + (patch == fix ? accepting : []))
             #expect(applied.status == .exited(0), "\(applied.outputText)")
             // The moved library calls its own copies: with both in force the fix would be reported and never run.
             #expect(try inForce() == 1)
@@ -173,7 +188,7 @@ struct CorpusTests {
         _ = try painter.readLine()
         let result = try Surroundings.fother(
             "build", "pid:\(painter.id):libpng16.so.16", "libpng16-16=1.6.39-2+deb12u6", "-o", file + ".again", "--json")
-        #expect(result.status == .exited(0), "\(result.errorText)")
-        #expect(result.outputText.contains("\"pass\""))
+        // Nobody knows which package a process's file comes from, so there are no sources to look at.
+        _ = try Self.accepting(result, object: Self.libpng)
     }
 }

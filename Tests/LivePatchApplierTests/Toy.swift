@@ -19,12 +19,15 @@ final class Toy: Sendable {
 
     init() throws {
         folder = FileManager.default.temporaryDirectory.appendingPathComponent("fother-toy-\(UUID().uuidString)").path
+        var whole: [[UInt8]] = []
         for side in ["old", "new"] {
             try FileManager.default.createDirectory(atPath: folder + "/" + side, withIntermediateDirectories: true)
             let path = folder + "/\(side)/" + Self.library
             _ = try ChildProcess.runChecked(
-                ["gcc", "-O2", "-fPIC", "-shared", "-Wl,-soname,\(Self.library)", "-Wl,--build-id"] + (side == "new" ? ["-DFIXED"] : [])
+                ["gcc", "-g", "-O2", "-fPIC", "-shared", "-Wl,-soname,\(Self.library)", "-Wl,--build-id"]
+                    + (side == "new" ? ["-DFIXED"] : [])
                     + ["-o", path, Self.fixtures + "/toy.c"])
+            whole.append(try RegularFile.read(path))
             _ = try ChildProcess.runChecked(["strip", "--strip-unneeded", path])
         }
         _ = try ChildProcess.runChecked(
@@ -32,9 +35,11 @@ final class Toy: Sendable {
                 "gcc", "-O2", "-o", folder + "/victim", Self.fixtures + "/victim.c", folder + "/old/" + Self.library, "-pthread",
                 "-Wl,-rpath,$ORIGIN/old",
             ])
+        var context = BuildContext(object: Self.library)
+        (context.oldDebug, context.newDebug) = (whole[0], whole[1])
         let built = try build(
             old: RegularFile.read(folder + "/old/" + Self.library), new: RegularFile.read(folder + "/new/" + Self.library),
-            BuildContext(object: Self.library))
+            context)
         guard case .patch(let file) = built.outcome, built.manifest.verdict == .pass else {
             throw Failure("test", "no patch: \(built.manifest.findings.map(\.key))")
         }

@@ -46,3 +46,26 @@ public struct LayoutEvidence: Sendable {
     /// As the manifest has it: `source: agrees`.
     public var label: String { "\(name): \(answer.rawValue)" }
 }
+
+extension LayoutEvidence {
+    /// The findings of two linked files together with what else is known. Two files alone never suffice: without evidence that
+    /// live data keeps its layout a person must decide.
+    static func judge(_ binary: [Finding], _ evidence: [LayoutEvidence], of object: String) -> [Finding] {
+        var result = binary
+        let more = evidence.flatMap(\.findings)
+        if evidence.contains(where: { $0.answer == .agrees }) {
+            // Asked whether a field is new, the types answer that none is.
+            result.removeAll { $0.code == "new-displacement" }
+        } else if more.isEmpty, !result.contains(where: { $0.verdict == .refuse }) {
+            let reasons = evidence.filter { !$0.reason.isEmpty }.map { "No answer from \($0.name): \($0.reason)" }
+            result.append(
+                Finding(
+                    "layout-unproved", object.split(separator: "/").last.map(String.init) ?? object,
+                    (["nothing besides the two files says that live data keeps its layout."] + reasons).joined(separator: " "),
+                    remedy: "Settled by the sources of both versions, or by debug files of both builds (--debug-dir). Otherwise decide: "
+                        + "does the update change a structure, an enumeration or an initial value?",
+                    verdict: .review))
+        }
+        return result + more
+    }
+}

@@ -62,8 +62,10 @@ struct DemoCommand: ParsableCommand {
     }
 
     private func derive(_ service: DemoService, _ story: Story) throws -> LivePatch {
-        let result = try build(
-            old: service.build("old"), new: service.build("new"), BuildContext(object: DemoService.library, package: "guestbook"))
+        var context = BuildContext(object: DemoService.library, package: "guestbook")
+        context.oldDebug = try service.debug("old")
+        context.newDebug = try service.debug("new")
+        let result = try build(old: service.build("old"), new: service.build("new"), context)
         let manifest = result.manifest, counts = result.statistics
         guard case .patch(let bytes) = result.outcome, manifest.verdict == .pass else {
             throw failed("no patch could be derived: \(manifest.findings.map(\.sentence).joined(separator: " "))")
@@ -71,6 +73,7 @@ struct DemoCommand: ParsableCommand {
         let patch = try LivePatch(parsing: bytes, name: "demo.fother")
         story.step("derive", "a patch from the two stripped builds, \(manifest.buildID.prefix(8)) to \(manifest.newBuildID.prefix(8))")
         story.detail("\(counts.newFunctions) functions: \(counts.same) the same, \(counts.changed) changed, \(counts.added) added")
+        story.detail("their debug files agree: what is in memory keeps its layout")
         story.detail(
             "\(manifest.references.values.reduce(0, +)) references proved; verdict \(manifest.verdict.rawValue); \(bytes.count) bytes, id \(patch.id.short)"
         )

@@ -23,8 +23,10 @@ final class DemoService {
             try FileManager.default.createDirectory(at: folder.appendingPathComponent(side), withIntermediateDirectories: true)
             let output = path(side, Self.library)
             _ = try ChildProcess.runChecked(
-                ["gcc", "-O2", "-fPIC", "-shared", "-Wl,-soname,\(Self.library)", "-Wl,--build-id"] + (side == "new" ? ["-DFIXED"] : [])
+                ["gcc", "-g", "-O2", "-fPIC", "-shared", "-Wl,-soname,\(Self.library)", "-Wl,--build-id"]
+                    + (side == "new" ? ["-DFIXED"] : [])
                     + ["-o", output, sources + "/libguestbook.c", "-pthread"])
+            _ = try ChildProcess.runChecked(["objcopy", "--only-keep-debug", output, output + ".debug"])
             _ = try ChildProcess.runChecked(["strip", "--strip-unneeded", output])
         }
         _ = try ChildProcess.runChecked(
@@ -47,7 +49,10 @@ final class DemoService {
 
     private func path(_ parts: String...) -> String { parts.reduce(folder) { $0.appendingPathComponent($1) }.path }
 
-    func build(_ side: String) throws -> [UInt8] { [UInt8](try Data(contentsOf: URL(fileURLWithPath: path(side, Self.library)))) }
+    func build(_ side: String) throws -> [UInt8] { try RegularFile.read(path(side, Self.library)) }
+
+    /// The debug information that was stripped off, as distributions keep it.
+    func debug(_ side: String) throws -> [UInt8] { try RegularFile.read(path(side, Self.library + ".debug")) }
 
     /// The C sources: beside an installed program, or in the checkout it was built from.
     private static func sources() throws(Failure) -> String {
