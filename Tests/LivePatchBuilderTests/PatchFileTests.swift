@@ -64,7 +64,7 @@ import Testing
         let j = try Self.pair().judge()
         let patch = try LivePatch(parsing: try #require(j.patch), name: "case.fother")
         #expect(patch.manifest == j.result.manifest)
-        #expect(patch.manifest.evidence == ["binary"])
+        #expect(patch.manifest.evidence == ["binary", "dwarf: absent"])
         #expect(patch.contents.replacements.count == j.moved.count)
         #expect(patch.contents.replacements.filter(\.isHooked).count == j.hooked.count)
     }

@@ -9,7 +9,7 @@ private let otherWords: Set<String> = [
     "already-patched", "could-not-tell", "no-package", "not-patched", "nothing-to-do",
     "no-unwinder", "not-registered",
     // options
-    "build-id", "dry-run", "new-source", "no-sources", "old-source",
+    "build-id", "debug-dir", "dry-run", "new-source", "no-sources", "old-source",
     // in a manifest
     "per-call",
     // tools of the distribution, and what they say
