@@ -154,7 +154,7 @@ private func derive(_ comparison: Comparison, _ manifest: Manifest, _ evidence: 
     let moved = MovedCode(comparison)
     let oldTaken = comparison.old.addressTaken()
     var resolver = Resolver(
-        comparison, moved, oldTaken: oldTaken, declarationsAgree: evidence.contains { $0.name == "source" && $0.answer == .agrees })
+        comparison, moved, oldTaken: oldTaken, declarationsAgree: (evidence ?? []).contains { $0.name == "source" && $0.answer == .agrees })
     var resolved: [Int: [Resolved]] = [:]
     for n in moved.functions {
         resolved[n] = resolver.resolve(n)
