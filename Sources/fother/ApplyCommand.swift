@@ -19,6 +19,7 @@ struct ApplyCommand: ParsableCommand {
     @Flag(name: .customLong("dry-run"), help: "Print what would be written, and change nothing.") var dryRun = false
     @Option(help: "Accept a finding of a patch under review, by CODE:FUNCTION (may be repeated).") var accept: [String] = []
     @Option(help: "Why the accepted findings do not matter here: one reason for all, or one for each.") var because: [String] = []
+    @Flag(help: "Apply a patch file that this host did not derive and that no trusted key signed.") var trustUnsigned = false
     @OptionGroup var patience: Patience
     @Option(help: "together: all functions switch at one moment, even where the patch lets them switch call by call.")
     var consistency: AskedConsistency?
@@ -28,10 +29,13 @@ struct ApplyCommand: ParsableCommand {
         try Program.run {
             let store = PatchStore()
             let live = try store.find(patch)
+            // What this host holds was trusted when it came.
+            let isFile = FileManager.default.fileExists(atPath: patch)
+            let trust = isFile && !trustUnsigned ? try Trust().reason(live, file: patch) : nil
             let acceptances = try accepted(live)
             if dryRun { return try plan(live, acceptances) }
             // Held before anything is touched: without it nobody could tell later what is in the process.
-            if FileManager.default.fileExists(atPath: patch) { try store.keep(RegularFile.read(patch), live.id) }
+            if isFile { try store.keep(RegularFile.read(patch), live.id) }
             let held = HeldPatches(store, also: live)
             var applier = Applier(Tracer(), budget: try patience.budget(), held: { store.patch($0) })
             applier.budget.mustSwitchTogether = consistency == .together
@@ -55,7 +59,9 @@ struct ApplyCommand: ParsableCommand {
             if json {
                 try Output.json(result)
             } else {
-                Output.line("\(Theme.strong(live.manifest.object))  patch \(live.id.short) for build \(live.buildID)")
+                Output.line(
+                    "\(Theme.strong(live.manifest.object))  patch \(live.id.short) for build \(live.buildID)\(trust.map { ", " + $0 } ?? "")"
+                )
                 for a in acceptances { Output.line("  accepted \(a.finding): \(a.because)") }
                 result.show("No running process has this build loaded: there is nothing to patch.")
             }

@@ -102,6 +102,12 @@ struct BuildCommand: ParsableCommand {
             }
             Output.progressDone()
             try write(files, &results)
+            for (result, _) in files {
+                guard let id = result.id, let m = result.manifest else { continue }
+                try Trust().remember(
+                    DerivedRecord(
+                        id: id, oldSHA256: m.oldSHA256, newSHA256: m.newSHA256, oldOrigin: a.origin, newOrigin: b.origin, tool: m.tool))
+            }
             if json { try Output.json(Report(results: results)) } else { show(results, a, b, changelog, evidence) }
             let needsAction = results.contains { $0.outcome == "refused" || $0.outcome == "failed" || $0.manifest?.verdict == .review }
             return needsAction ? Exit.actionNeeded : Exit.done

@@ -30,6 +30,9 @@ public struct BuildInput: Sendable {
     public var changelog: [UInt8] = []
     /// The source package that a package was built from.
     public var source: (name: String, version: String)?
+    /// How it was come by: `file`, `package file`, `process`, `installed` (as its package says), or `archive` (apt checked the
+    /// archive's signatures).
+    public var origin = "file"
 
     public init(objects: [InputObject], package: String? = nil, version: String? = nil) {
         self.objects = objects
@@ -43,6 +46,7 @@ public struct BuildInput: Sendable {
         var input: BuildInput
         if word.hasPrefix("pid:") {
             input = try processObject(word)
+            input.origin = "process"
         } else if FileManager.default.fileExists(atPath: word) {
             input =
                 word.hasSuffix(".deb")
@@ -56,6 +60,7 @@ public struct BuildInput: Sendable {
                 "input-not-found", "there is no such file.", at: word,
                 remedy: "Give an ELF file, a .deb, package=version, or pid:PID:OBJECT.")
         }
+        if word.hasSuffix(".deb"), input.origin == "file" { input.origin = "package file" }
         if let only, !word.hasPrefix("pid:"), input.package != nil {
             input.objects = input.objects.filter { $0.path == only || "/" + $0.path == only || $0.name == only }
             guard !input.objects.isEmpty else {
@@ -152,9 +157,12 @@ public struct BuildInput: Sendable {
             let source = try ChildProcess.runChecked(["dpkg-query", "--show", "--showformat=" + sourceFields, name]).outputText
                 .split(separator: "\n").map(String.init)
             if source.count >= 2 { input.source = (source[0], source[1]) }
+            input.origin = "installed"
             return input
         }
-        return try debianPackage(try cache.fetch(name, version))
+        var input = try debianPackage(try cache.fetch(name, version))
+        input.origin = "archive"
+        return input
     }
 
     /// `pid:PID:OBJECT`: the file that is mapped, whatever its path holds by now.
