@@ -3,11 +3,13 @@
 //   load, unload       dlopen and dlclose of libtarget.so
 //   occupy             something else is mapped where it last was
 //   copy, namespace    a second one: other.so, or libtarget.so in a linker namespace of its own
+//   trace              how many frames backtrace(3) sees; it loads an unwinder
 //   second N           the verdict of the second one
 // and those of questions.h, about the first one.
 #define _GNU_SOURCE
 #include "questions.h"
 #include <dlfcn.h>
+#include <execinfo.h>
 #include <link.h>
 #include <sys/mman.h>
 
@@ -41,6 +43,9 @@ static void other(const char *line) {
         sprintf(path, "%s/libtarget.so", folder);
         second = dlmopen(LM_ID_NEWLM, path, RTLD_NOW);
         puts(second ? "loaded" : dlerror());
+    } else if (!strcmp(line, "trace\n")) {
+        void *frames[64];
+        printf("%d\n", backtrace(frames, 64));
     } else if (!strncmp(line, "second ", 7)) {
         printf("%d\n", ((int (*)(int))dlsym(second, "target_verdict"))(atoi(line + 7)));
     } else puts("?");

@@ -156,7 +156,7 @@ public struct Applier: Sendable {
             var header = plan.header
             if isReused { header.phase = .complete }
             try target.memory.write(try header.encode(), at: plan.base)
-            if !isReused { try fill(plan, target) }
+            if !isReused { try fill(plan, target, isNew: isUntouched) }
             try target.memory.write([UInt8(TargetHeader.Phase.complete.rawValue), 0, 0, 0], at: plan.base + TargetHeader.phaseOffset)
             checkpoint(.written)
         } catch {
@@ -233,10 +233,12 @@ public struct Applier: Sendable {
         checkpoint(.mapped)
     }
 
-    private func fill(_ plan: ApplyPlan, _ target: Target) throws {
+    /// Not new: an unwinder may hold on to the block that says whether it knows the patch.
+    private func fill(_ plan: ApplyPlan, _ target: Target, isNew: Bool) throws {
         try target.memory.write(plan.text, at: plan.newCode.lowerBound)
         try target.memory.write(plan.readOnly, at: plan.base + plan.layout.readOnly.lowerBound)
-        try target.memory.write(plan.data, at: plan.base + plan.layout.data.lowerBound)
+        let end = isNew ? plan.data.count : plan.layout.registrationBlock.map { $0 - plan.layout.data.lowerBound } ?? plan.data.count
+        try target.memory.write(Array(plan.data.prefix(end)), at: plan.base + plan.layout.data.lowerBound)
         guard try target.memory.read(at: plan.newCode.lowerBound, count: plan.text.count) == plan.text,
             try target.memory.read(at: plan.base + plan.layout.readOnly.lowerBound, count: plan.readOnly.count) == plan.readOnly
         else {

@@ -77,11 +77,11 @@ struct Target {
     func checkOldBytes(_ plan: ApplyPlan, under others: [ApplyPlan]) throws {
         for function in plan.guarded {
             var bytes = try memory.read(at: function.range.lowerBound, count: function.range.upperBound - function.range.lowerBound)
-            // Where a patch that makes way has its jumps, the old bytes are known.
-            for site in others.flatMap(\.sites)
-            where function.range.contains(site.address) && function.range.contains(site.address + (site.old.count - 1)) {
-                let at = site.address - function.range.lowerBound
-                bytes.replaceSubrange(at..<at + site.old.count, with: site.old)
+            // Where a patch that makes way has its jumps, the old bytes are known. A jump may be longer than a short function.
+            for site in others.flatMap(\.sites) {
+                for (k, byte) in site.old.enumerated() where function.range.contains(site.address + k) {
+                    bytes[site.address + k - function.range.lowerBound] = byte
+                }
             }
             guard sha256(bytes[...]) == function.hash else { throw bytesDiffer(function.name) }
         }

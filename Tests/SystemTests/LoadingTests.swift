@@ -32,6 +32,7 @@ extension SystemTests {
         @Test("unloaded after apply and loaded again, there or elsewhere: what is loaded is what counts", arguments: [false, true])
         func loadedAgain(elsewhere: Bool) throws {
             let victim = try start()
+            let frames = try victim.ask("trace")
             for _ in 0..<3 {
                 #expect(try victim.ask("load") == "loaded")
                 #expect(try victim.isVulnerable, "a new copy from the file is the old build")
@@ -39,7 +40,9 @@ extension SystemTests {
                 #expect(applier.apply(victim.patch, to: victim.id).word == "patched")
                 #expect(try !victim.isVulnerable)
                 #expect(applier.apply(victim.patch, to: victim.id).word == "already patched")
+                #expect(try victim.ask("trace") == frames, "the unwinder knows each patch once")
                 #expect(try victim.ask("unload") == "unloaded")
+                #expect(try victim.ask("trace") == frames)
                 #expect(try victim.state == "orphaned")
                 #expect(applier.apply(victim.patch, to: victim.id).word == "not affected")
                 #expect(applier.revert(victim.patch, in: victim.id).word == "not patched")
