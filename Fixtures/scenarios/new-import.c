@@ -2,7 +2,7 @@
 // shape: program
 // before: 1
 // after: 31
-// expect: refused new-import
+// expect: patched
 #include "scenario.h"
 kept static int parse(const char *s) {
 #ifdef FIXED

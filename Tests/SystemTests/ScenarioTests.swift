@@ -116,7 +116,8 @@ extension SystemTests {
                     #expect(words[0] == "refused" && (error as? Failure)?.code == code, "\(error)")
                     return
                 }
-                let findings = result.manifest.findings
+                // These programs have no sources that could be compared: that is not what they are about.
+                let findings = result.manifest.findings.filter { $0.code != "layout-unproved" }
                 switch result.outcome {
                 case .nothingToDo:
                     #expect(scenario["expect"] == "nothing to do")
@@ -131,7 +132,7 @@ extension SystemTests {
                         #expect(result.manifest.verdict == .review)
                         refused(by: findings, code)
                     } else if !words.contains("or") {
-                        #expect(result.manifest.verdict == .pass, "\(findings.map(\.key))")
+                        #expect(findings.isEmpty, "\(findings.map(\.key))")
                     }
                     patches.append(try LivePatch(parsing: file, name: object))
                 }
