@@ -5,10 +5,12 @@ PREFIX  ?= /usr/local
 DESTDIR ?=
 # Seconds each fuzz target runs under `make fuzz`.
 SECONDS_EACH ?= 600
+# How often `make soak` kills Fother in each kind of target, for each way to install sites.
+ROUNDS ?= 2000
 
 FOTHER = .build/release/fother
 
-.PHONY: help setup build run test check fuzz bench soak install clean
+.PHONY: help setup build run test check fuzz bench bench-apply soak install clean
 
 help:
 	@echo "make run      set up, build, and watch a running service being patched (needs root)"
@@ -16,8 +18,8 @@ help:
 	@echo "make test     everything; the parts that need root say so and are skipped without it"
 	@echo "make check    format, debug build, fast tests"
 	@echo "make fuzz     every parser of outside bytes, SECONDS_EACH=$(SECONDS_EACH) per target"
-	@echo "make bench    the pause a target sees, beside the bare floor of the same run"
-	@echo "make soak     redis and nginx patched under load, SECONDS_EACH=$(SECONDS_EACH) each (needs root)"
+	@echo "make bench-apply  what patching costs the patched: pauses, 1,000 processes, calls; make bench is the same (needs root)"
+	@echo "make soak     redis and nginx patched under load, SECONDS_EACH=$(SECONDS_EACH) each; ROUNDS=$(ROUNDS) kills (needs root)"
 	@echo "make install  to $(DESTDIR)$(PREFIX)"
 
 setup:
@@ -40,11 +42,11 @@ check: setup
 fuzz: setup
 	scripts/fuzz $(SECONDS_EACH)
 
-bench: build
-	scripts/bench
+bench bench-apply: build
+	scripts/bench-apply
 
 soak: build
-	scripts/soak $(SECONDS_EACH)
+	ROUNDS=$(ROUNDS) scripts/soak $(SECONDS_EACH)
 
 install: build
 	install -D -s -m 0755 $(FOTHER) $(DESTDIR)$(PREFIX)/bin/fother

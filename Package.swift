@@ -66,8 +66,11 @@ let package = Package(
         .executableTarget(
             name: "bench-build", dependencies: ["ELF", "LivePatch", "LivePatchBuilder"], path: "Benchmarks/Build", swiftSettings: strict),
         .executableTarget(
-            name: "bench-apply", dependencies: ["ELF", "ProcessControl", "LivePatch", "LivePatchApplier"],
-            path: "Benchmarks/Apply", swiftSettings: strict),
+            name: "bench-apply", dependencies: ["ELF", "ProcessControl", "LivePatch", "LivePatchBuilder", "LivePatchApplier"],
+            path: "Benchmarks/Apply", exclude: ["Fixtures"], swiftSettings: strict),
+        .executableTarget(
+            name: "soak-transitions", dependencies: ["ELF", "ProcessControl", "LivePatch", "LivePatchApplier"], path: "Benchmarks/Soak",
+            swiftSettings: strict),
         .target(
             name: "FuzzTargets", dependencies: ["ELF", "LivePatch", "LivePatchBuilder"], path: "Fuzz/Sources", swiftSettings: strict),
     ]

@@ -35,7 +35,9 @@ int fother_wait_stop(int tid, int *signal, int *event) {
     info.si_pid = 0;
     // Not WEXITED: a dead thread then gives ECHILD at once, and a dead group leader with living threads, which
     // never stops and cannot be reaped, does not block.
-    if (waitid(P_PID, (id_t)tid, &info, WSTOPPED | __WALL | __WNOTHREAD) < 0) return -errno;
+    // WNOWAIT: the stop is not taken from the thread. Taking it takes the signal that is about to be delivered as well, and it
+    // would be lost if this process were killed before it releases the thread. What resumes a thread ends its stop.
+    if (waitid(P_PID, (id_t)tid, &info, WSTOPPED | WNOWAIT | __WALL | __WNOTHREAD) < 0) return -errno;
     *signal = info.si_status & 0xff;
     *event = info.si_status >> 8;
     return 0;
