@@ -12,6 +12,7 @@
 #include <elf.h>
 #include <sys/ptrace.h>
 #include <sys/uio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -99,6 +100,33 @@ int fother_on_own_thread(void (*body)(void *), void *context) {
     pthread_t thread;
     int error = pthread_create(&thread, NULL, run, &job);
     return error ? -error : -pthread_join(thread, NULL);
+}
+
+static void *run_beside(void *argument) {
+    struct job job = *(struct job *)argument;
+    free(argument);
+    job.body(job.context);
+    return NULL;
+}
+
+uint64_t fother_start_thread(void (*body)(void *), void *context) {
+    struct job *job = malloc(sizeof *job);
+    if (!job) return 0;
+    *job = (struct job){body, context};
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    pthread_t thread;
+    int error = pthread_create(&thread, NULL, run_beside, job);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (error) free(job);
+    return error ? 0 : (uint64_t)thread;
+}
+void fother_join_thread(uint64_t thread) { pthread_join((pthread_t)thread, NULL); }
+
+int fother_order_memory(int pid, int other) {
+    long n = syscall(SYS_kcmp, pid, other, 1 /* KCMP_VM */, 0, 0);
+    return n < 0 ? -errno : (int)n;
 }
 
 int fother_alarm(int64_t nanoseconds) {

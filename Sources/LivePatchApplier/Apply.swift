@@ -13,6 +13,7 @@ public struct Applier: Sendable {
     let held: @Sendable (PatchID) -> LivePatch?
     /// Shared by all processes that this applier works on.
     let tables = UnwindTables()
+    let memoryGroups = MemoryGroups()
     let switchers = StackSwitchers()
     /// Places for a patch's memory that are tried when others are faster.
     static let placesMax = 10

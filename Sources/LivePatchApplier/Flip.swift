@@ -17,7 +17,7 @@ extension Applier {
     /// Whoever else runs in the same memory would not be stopped with the process: mostly a child on its way to an exec.
     func awaitOwnMemory(_ process: ProcessHandle, until deadline: ContinuousClock.Instant) throws {
         var attempts = 0
-        while let other = try process.processesSharingMemory().first {
+        while let other = try memoryGroups.sharing(with: process).first {
             guard ContinuousClock.now < deadline else {
                 throw Failure(
                     "memory-shared", "process \(other) runs in the same memory, and is not stopped with it.", at: "\(process)",
@@ -79,8 +79,13 @@ extension Applier {
                 }
                 // Stacks grow and threads come: the map must be that of this attempt.
                 let stacks = StackMap(try target.handle.mappings(), of: target.process)
-                let stop = try tracer.withStopped(target.handle, timeout: budget.pause) { [quiet] stopped throws -> [BlockingThread] in
-                    var blocking = SafePoint.blocking(stopped, quiet, stacks, words, walker)
+                let scan = StackScan(quiet, stacks, walker, target.memory)
+                let isLarge = try target.handle.threads().count >= StackScan.threadsMin
+                let helper: (@Sendable () -> Void)? = isLarge ? { @Sendable in scan.help() } : nil
+                let stop = try tracer.withStopped(
+                    target.handle, timeout: budget.pause, helper: helper, closing: { scan.abandon() }, observer: { scan.add($0) }
+                ) { stopped throws -> [BlockingThread] in
+                    var blocking = scan.finish(words)
                     if blocking.isEmpty, let coroutine = try coroutines.blocking(stopped.threads, stacks) { blocking = [coroutine] }
                     if blocking.isEmpty {
                         guard stopped.elapsed < budget.pause else {

@@ -114,34 +114,32 @@ enum SafePoint {
     static func blocking(
         _ stopped: borrowing StoppedProcess, _ guarded: GuardedRanges, _ stacks: StackMap, _ words: WordReader, _ walker: StackWalker?
     ) -> [BlockingThread] {
-        var result: [BlockingThread] = []
-        for thread in stopped.threads where !thread.isKernelWorker {
-            if let name = guarded.name(at: thread.instructionPointer.value, asReturn: false) {
-                result.append(BlockingThread(thread: thread.id, function: name, isExecuting: true))
-                continue
-            }
-            guard let ranges = stacks.live(thread) else {
-                result.append(BlockingThread(thread: thread.id, function: unreadable, isExecuting: false))
-                continue
-            }
-            for range in ranges {
-                switch words.first(in: range, between: guarded.bounds, where: guarded.returnsInto) {
-                case .none: continue
-                case .found(var word):
-                    // Any word may be a return address; the unwind data can tell that none is.
-                    if let walker, range.lowerBound.value == thread.stackPointer.value & ~7 {
-                        guard let real = confirmed(walker.walk(thread, words), guarded, words) else { continue }
-                        word = real
-                    }
-                    result.append(
-                        BlockingThread(thread: thread.id, function: guarded.name(at: word, asReturn: true) ?? "", isExecuting: false))
-                case .unreadable:
-                    result.append(BlockingThread(thread: thread.id, function: unreadable, isExecuting: false))
+        stopped.threads.compactMap { blocking($0, guarded, stacks, words, walker) }
+    }
+
+    /// What the thread blocks, if it does. It stands still; others may run on.
+    static func blocking(
+        _ thread: StoppedThread, _ guarded: GuardedRanges, _ stacks: StackMap, _ words: WordReader, _ walker: StackWalker?
+    ) -> BlockingThread? {
+        if thread.isKernelWorker { return nil }
+        if let name = guarded.name(at: thread.instructionPointer.value, asReturn: false) {
+            return BlockingThread(thread: thread.id, function: name, isExecuting: true)
+        }
+        guard let ranges = stacks.live(thread) else { return BlockingThread(thread: thread.id, function: unreadable, isExecuting: false) }
+        for range in ranges {
+            switch words.first(in: range, between: guarded.bounds, where: guarded.returnsInto) {
+            case .none: continue
+            case .found(var word):
+                // Any word may be a return address; the unwind data can tell that none is.
+                if let walker, range.lowerBound.value == thread.stackPointer.value & ~7 {
+                    guard let real = confirmed(walker.walk(thread, words), guarded, words) else { continue }
+                    word = real
                 }
-                break
+                return BlockingThread(thread: thread.id, function: guarded.name(at: word, asReturn: true) ?? "", isExecuting: false)
+            case .unreadable: return BlockingThread(thread: thread.id, function: unreadable, isExecuting: false)
             }
         }
-        return result
+        return nil
     }
 
     /// The first address in the walk that is in a guarded range; where the stack is not understood every word counts.

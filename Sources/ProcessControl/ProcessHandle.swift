@@ -113,17 +113,6 @@ public final class ProcessHandle: Sendable, CustomStringConvertible {
     /// A path that opens `path` as the process itself would, in its own root.
     public func pathInItsRoot(_ path: String) -> String { "/proc/\(id)/root" + path }
 
-    /// Other processes that live in the same memory: a child between vfork and exec, or one made by clone with CLONE_VM.
-    /// Stopping this process does not stop them. Empty also where the kernel cannot tell (no CONFIG_KCMP).
-    public func processesSharingMemory() throws(Failure) -> [ProcessID] {
-        let thread = try livingThread()
-        let others = try listProcesses().filter { $0 != id && fother_share_memory(thread.value, $0.value) == 1 }
-        if others.isEmpty { return [] }
-        // Whoever has no memory at all, a kernel thread or one that is ending, has the same as others without any.
-        _ = try livingThread()
-        return others.filter { (try? ProcessHandle($0).status()).map { !$0.isKernelThread && !$0.isEnded } ?? false }
-    }
-
     /// Claims the process for whoever is about to change it, for as long as this handle lives: two at once would overwrite
     /// each other's work. Failure: `busy` when somebody else holds the claim for longer than `patience`.
     public func claim(patience: Duration) throws(Failure) {

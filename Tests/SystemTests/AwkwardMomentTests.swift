@@ -102,7 +102,7 @@ extension SystemTests {
             let victim = try Victim("--vfork")
             try victim.wait { try victim.handle.status().state == .uninterruptible }
             #expect(impatient.apply(victim.patch, to: victim.id).word == "memory-shared")
-            let child = try #require(try victim.handle.processesSharingMemory().first)
+            let child = try #require(try MemoryGroups().sharing(with: victim.handle).first)
             #expect(impatient.apply(victim.patch, to: child).word == "memory-shared")
             try victim.child.write("\n")
             #expect(try victim.child.readLine() == "ready")

@@ -31,6 +31,11 @@ int fother_gettid(void);
 /// Runs `body` on a new thread that blocks every signal but the alarm's, and waits for its end. The kernel releases
 /// whatever the thread has seized, running or stopped, when it ends.
 int fother_on_own_thread(void (*body)(void *), void *context);
+/// Starts a thread that blocks every signal; 0 when it cannot be started. It must be joined.
+uint64_t fother_start_thread(void (*body)(void *), void *context);
+void fother_join_thread(uint64_t thread);
+/// kcmp(2) of two processes' memory: 0 the same, 1 and 2 an order of all others, or -errno.
+int fother_order_memory(int pid, int other);
 /// From `nanoseconds` on, and until disarmed, system calls of the calling thread return -EINTR. 0 disarms.
 int fother_alarm(int64_t nanoseconds);
 /// SCHED_FIFO at the lowest priority, reset on fork, or back to SCHED_OTHER. Needs CAP_SYS_NICE.

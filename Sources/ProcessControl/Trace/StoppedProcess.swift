@@ -80,7 +80,7 @@ public struct StoppedProcess: ~Copyable {
 
     /// Stops every thread. Throws `already-traced`, `stop-timeout`, `not-permitted`, `kernel-thread`,
     /// `process-gone`; whatever was stopped by then goes on when `self` is destroyed and the tracer's thread ends.
-    mutating func stop(within timeout: Duration) throws(Failure) {
+    mutating func stop(within timeout: Duration, _ observer: (StoppedThread) -> Void = { _ in }) throws(Failure) {
         let deadline = fother_now() + timeout.nanoseconds
         // Attaching does not stop anybody. Until no new thread appears: what is attached late is stopped late.
         var waiting: [ThreadID] = []
@@ -97,7 +97,11 @@ public struct StoppedProcess: ~Copyable {
         stoppedAt = fother_now()
         for _ in 0..<Limits.roundsMax {
             for thread in waiting { _ = fother_interrupt(thread.value) }
-            for thread in waiting { try collect(thread, deadline) }
+            for thread in waiting {
+                let before = threads.count
+                try collect(thread, deadline)
+                if threads.count > before { observer(threads[before]) }
+            }
             waiting = []
             for thread in try newThreads() where try seize(thread, of: process, status: note(thread)) {
                 waiting.append(thread)

@@ -24,15 +24,26 @@ public struct Tracer: Sendable {
     /// Stops every thread of `process`, runs `body`, and releases them, whether `body` returns or throws. `timeout`
     /// bounds the stopping, not `body`. A process that was stopped by job control (SIGSTOP) stays so; signals that
     /// arrive meanwhile are delivered afterwards; system calls that were interrupted are continued by the kernel.
+    ///
+    /// `observer` is given each thread as soon as it stands still, while others may still run. `helper` runs on another thread
+    /// meanwhile, and must return soon after `body` began or `closing` was called; `closing` is called when anything failed.
     public func withStopped<Value>(
-        _ process: ProcessHandle, timeout: Duration, _ body: (borrowing StoppedProcess) throws -> Value
+        _ process: ProcessHandle, timeout: Duration, helper: (@Sendable () -> Void)? = nil, closing: () -> Void = {},
+        observer: (StoppedThread) -> Void = { _ in }, _ body: (borrowing StoppedProcess) throws -> Value
     ) throws -> StopResult<Value> {
-        try onOwnThread {
-            var stopped = try StoppedProcess.prepare(process)
-            try stopped.stop(within: timeout)
-            let threadCount = stopped.threads.count
-            let value = try body(stopped)
-            return StopResult(value: value, pause: stopped.release(), threadCount: threadCount)
+        let helping = helper.map { OtherThread($0) }
+        defer { helping?.join() }
+        do {
+            return try onOwnThread {
+                var stopped = try StoppedProcess.prepare(process)
+                try stopped.stop(within: timeout, observer)
+                let threadCount = stopped.threads.count
+                let value = try body(stopped)
+                return StopResult(value: value, pause: stopped.release(), threadCount: threadCount)
+            }
+        } catch {
+            closing()
+            throw error
         }
     }
 
@@ -52,6 +63,9 @@ public struct Tracer: Sendable {
     public func rest(_ attempt: Int) {
         _ = fother_sleep(1_000_000 << Int64(min(max(attempt - 1, 0), 6)))
     }
+
+    /// A moment, for who waits for another processor's work to begin.
+    public static func shortRest() { _ = fother_sleep(20_000) }
 
     /// The least a stop of all threads can cost here and now: seize, interrupt, read registers, detach, and nothing
     /// else. For benchmarks, to be printed beside a pause of the same run.

@@ -78,3 +78,23 @@ private final class Job {
     let run: () -> Void
     init(_ run: @escaping () -> Void) { self.run = run }
 }
+
+/// A thread beside the caller's, which waits for its end with `join`.
+final class OtherThread {
+    private let job: Job
+    private var handle: UInt64 = 0
+
+    /// Where no thread can be started `work` does not run: it is help that can be done without.
+    init(_ work: @escaping @Sendable () -> Void) {
+        job = Job(work)
+        handle = unsafe fother_start_thread(
+            { raw in if let raw = unsafe raw { unsafe Unmanaged<Job>.fromOpaque(raw).takeUnretainedValue().run() } },
+            Unmanaged.passUnretained(job).toOpaque())
+    }
+
+    func join() {
+        if handle != 0 { fother_join_thread(handle) }
+        handle = 0
+        withExtendedLifetime(job) {}
+    }
+}
