@@ -8,7 +8,7 @@ struct Fother: AsyncParsableCommand {
         commandName: "fother", abstract: "Closes known holes in running software, without restarting it.",
         subcommands: [
             PsCommand.self, BuildCommand.self, InspectCommand.self, ApplyCommand.self, RevertCommand.self, SymbolsCommand.self,
-            SignCommand.self,
+            MitigateCommand.self, SignCommand.self,
             DemoCommand.self,
         ])
 }

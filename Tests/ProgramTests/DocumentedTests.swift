@@ -7,7 +7,7 @@ import Testing
 @Suite struct DocumentedTests {
     private static let checkout = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
         .deletingLastPathComponent()
-    static let verbs = ["ps", "build", "inspect", "apply", "revert", "symbols", "sign", "demo"]
+    static let verbs = ["ps", "build", "inspect", "apply", "revert", "symbols", "sign", "mitigate", "demo"]
 
     private static func lines(_ page: String) throws -> [String] {
         try String(contentsOf: checkout.appendingPathComponent(page), encoding: .utf8).split(separator: "\n").map(String.init)

@@ -121,7 +121,7 @@ struct Hooks {
     }
 
     /// What the applier could not do at a site, seen from its bytes: any nearby place stands for the stub's.
-    private static func unwritable(_ image: CodeImage, _ site: LinkAddress, _ length: Int) -> (code: String, sentence: String)? {
+    static func unwritable(_ image: CodeImage, _ site: LinkAddress, _ length: Int) -> (code: String, sentence: String)? {
         if site.value / 4096 != (site + (length - 1)).value / 4096 {
             return ("site-straddles-page", "its entry lies across a page boundary, where the jump cannot be written in one piece.")
         }
