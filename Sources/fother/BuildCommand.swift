@@ -136,7 +136,9 @@ struct BuildCommand: ParsableCommand {
             let name = (result.object as NSString).lastPathComponent + "-" + (result.manifest?.buildID.prefix(8) ?? "") + ".fother"
             var path = output ?? name
             if let output, files.count > 1 || Self.isFolder(output) {
-                try FileManager.default.createDirectory(atPath: output, withIntermediateDirectories: true)
+                do { try FileManager.default.createDirectory(atPath: output, withIntermediateDirectories: true) } catch {
+                    throw Failure("output-unwritable", "the folder cannot be made: \(error.localizedDescription).", at: output)
+                }
                 path = output + "/" + name
             }
             do { try Data(bytes).write(to: URL(fileURLWithPath: path), options: .atomic) } catch {
