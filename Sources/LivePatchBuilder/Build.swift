@@ -183,6 +183,7 @@ private func derive(_ comparison: Comparison, _ manifest: Manifest, _ evidence: 
 
     var contents = writer.contents
     contents.manifest.evidence = manifest.evidence
+    contents.manifest.needsUnwinder = resolver.needsUnwinder || writer.hasHandlers ? true : nil
     contents.manifest.findings = judged(findings)
     contents.manifest.verdict = findings.contains { $0.verdict == .refuse } ? .refuse : findings.isEmpty ? .pass : .review
     guard contents.manifest.verdict != .refuse, !moved.functions.isEmpty else {

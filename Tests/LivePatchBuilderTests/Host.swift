@@ -4,6 +4,7 @@
 import ELF
 import Foundation
 import LivePatch
+import MachineCode
 import ProcessControl
 import Testing
 
@@ -47,13 +48,23 @@ final class Host: Sendable {
         let patch = try LivePatch(parsing: file, name: "case.fother")
         let size = PatchLayout(patch.contents).size
         let base = RuntimeAddress(try #require(UInt64(try ask("room \(size)"), radix: 16)))
-        let planned = try patch.plan(bias: bias, base: base)
+        var imports: [String: RuntimeAddress] = [:]
+        for name in patch.contents.imports {
+            let plain = name.split(separator: "@").first.map(String.init) ?? name
+            imports[name] = RuntimeAddress(try #require(UInt64(try ask("symbol \(plain)"), radix: 16)))
+        }
+        let planned = try patch.plan(bias: bias, base: base, imports: imports)
         var header = planned.header
         header.isCommitted = true
         try write(base, try header.encode())
         try write(base + planned.layout.text.lowerBound, planned.text)
         try write(base + planned.layout.readOnly.lowerBound, planned.readOnly)
         try write(base + planned.layout.data.lowerBound, planned.data)
+        if let block = planned.registration?.block {
+            _ = try ask(
+                "frames \(String(planned.unwind.lowerBound.value, radix: 16)) \(String((block + RegistrationStub.Block.objectOffset).value, radix: 16))"
+            )
+        }
         for site in planned.sites {
             #expect(try ask("read \(String(site.address.value, radix: 16)) \(site.old.count)") == hexDigits(site.old), "\(site.function)")
             try write(site.address, site.new)
@@ -91,6 +102,12 @@ final class Host: Sendable {
                     for (at = (map->l_addr & ~0xffffUL) - ((size + 0xffff) & ~0xffffUL); p == MAP_FAILED; at -= 0x10000)
                         p = mmap((void *)at, size, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
                     printf("%lx\\n", (long)p);
+                } else if (sscanf(line, "symbol %255s", name) == 1) {
+                    printf("%lx\\n", (long)dlsym(lib, name));
+                } else if (sscanf(line, "frames %lx %lx", &at, &size) == 2) {
+                    void (*tell)(const void *, void *) = dlsym(lib, "__register_frame_info");
+                    if (tell) tell((void *)at, (void *)size);
+                    printf("ok\\n");
                 } else if (sscanf(line, "read %lx %lu", &at, &size) == 2) {
                     for (unsigned long i = 0; i < size; i++) printf("%02x", ((unsigned char *)at)[i]);
                     printf("\\n");

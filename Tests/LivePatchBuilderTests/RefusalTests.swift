@@ -262,21 +262,6 @@ import Testing
         #expect(found.code == "no-unwind-data")
     }
 
-    @Test func exceptionsInCPlusPlus() throws {
-        let source = """
-            #include <string>
-            #include <stdexcept>
-            extern "C" long size(long n);
-            static __attribute__((noinline)) std::string make(long n) {
-            #ifdef FIXED
-                if (n > 100) throw std::runtime_error("too long");
-            #endif
-                return std::string(n, 'x'); }
-            extern "C" long size(long n) { try { return make(n).size(); } catch (const std::exception &e) { return -1; } }
-            """
-        try expectRefusal(try Pair(sources: ["a.cc": source], Recipe(compiler: "g++")), ["exception-data"])
-    }
-
     @Test func exportedFunctionRemoved() throws {
         try expectRefusal(
             try Pair(

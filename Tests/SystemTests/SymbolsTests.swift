@@ -48,7 +48,7 @@ extension SystemTests {
             let text = try gdb(walker.id, ["add-symbol-file \(path)", "bt"])
             let found = frames(text)
             let wanted = try #require(found.firstIndex(of: "stay"), "\(text)")
-            #expect(found[wanted...].prefix(4) == ["stay", "frames_call", "answer", "main"], "\(text)")
+            #expect(found[wanted...].prefix(5) == ["stay", "frames_call", "answer", "serve", "main"], "\(text)")
             // Without the file it does not find the way: the patched function has no name, and main is not reached through it.
             let without = frames(try gdb(walker.id, ["bt"]))
             #expect(!without.contains("frames_call"), "\(without)")

@@ -27,6 +27,8 @@ struct Comparison: Sendable {
     let new: CodeImage
     let oldData: DataLayout
     let newData: DataLayout
+    let oldExceptions: ExceptionData
+    let newExceptions: ExceptionData
     let match: Correlation
     /// Both builds are one: every address corresponds to itself.
     private(set) var isItself = false
@@ -42,6 +44,8 @@ struct Comparison: Sendable {
         self.new = new
         oldData = DataLayout(old)
         newData = DataLayout(new)
+        oldExceptions = ExceptionData(old)
+        newExceptions = ExceptionData(new)
         match = Correlation(old, new)
         relation = []
         for g in new.functions {
@@ -81,6 +85,8 @@ struct Comparison: Sendable {
         new = image
         oldData = DataLayout(image)
         newData = oldData
+        oldExceptions = ExceptionData(image)
+        newExceptions = oldExceptions
         match = Correlation(itself: image)
         isItself = true
         relation = image.functions.map { moving.contains($0.index) ? .changed("moved unchanged, as asked") : .same }
@@ -180,7 +186,7 @@ struct Comparison: Sendable {
             return "it runs into other code"
         }
         for (r, s) in zip(a.references, b.references) { if let reason = disagreement(r, s) { return reason } }
-        return nil
+        return exceptionDisagreement(o, n)
     }
 
     private func disagreement(_ r: Reference, _ s: Reference) -> String? {

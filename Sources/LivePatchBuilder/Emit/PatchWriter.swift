@@ -5,12 +5,12 @@ import LivePatch
 import MachineCode
 
 struct PatchWriter {
-    private let c: Comparison
-    private let moved: MovedCode
+    let c: Comparison
+    let moved: MovedCode
     private let hooks: Hooks
     private let oldTaken: Set<Int>
-    private(set) var contents: PatchContents
-    private(set) var findings: [Finding] = []
+    var contents: PatchContents
+    var findings: [Finding] = []
     /// New indices of functions with refusing findings.
     var refused: Set<Int> {
         let names = Set(findings.map(\.function))
@@ -28,6 +28,10 @@ struct PatchWriter {
     private var importSlots: [String: Int] = [:]
     private var importThunks: [String: Int] = [:]
     private var evidence: [Evidence: Int] = [:]
+    /// Words of the patch with the addresses of the old build's types.
+    var ownSlots: [LinkAddress: Int] = [:]
+    /// Some moved function catches exceptions or cleans up after them.
+    var hasHandlers = false
 
     init(_ c: Comparison, _ moved: MovedCode, _ hooks: Hooks, _ resolved: [Int: [Resolved]], oldTaken: Set<Int>, manifest: Manifest) {
         self.c = c
@@ -56,20 +60,20 @@ struct PatchWriter {
         contents.manifest.references = Dictionary(uniqueKeysWithValues: evidence.map { ($0.key.rawValue, $0.value) })
     }
 
-    private func newName(_ n: Int) -> String { c.new.name(n) }
+    func newName(_ n: Int) -> String { c.new.name(n) }
 
-    private mutating func symbol(_ s: PatchSymbol) -> Int {
+    mutating func symbol(_ s: PatchSymbol) -> Int {
         if let known = symbolIndex[s] { return known }
         contents.symbols.append(s)
         symbolIndex[s] = contents.symbols.count - 1
         return contents.symbols.count - 1
     }
 
-    private mutating func functionSymbol(_ n: Int) -> Int {
+    mutating func functionSymbol(_ n: Int) -> Int {
         symbol(PatchSymbol(newName(n), .part(.text, offset: textOffset[n] ?? 0), isFunction: true, size: c.new.functions[n].size))
     }
 
-    private mutating func align(_ part: Part, to alignment: Int) {
+    mutating func align(_ part: Part, to alignment: Int) {
         while contents[part].count % alignment != 0 { contents[part].append(part == .text ? 0xcc : 0) }
     }
 
@@ -255,48 +259,6 @@ struct PatchWriter {
                 contents.relocations.append(
                     PatchRelocation(.readOnly, at: offset + i * 4, .pc32, symbol: functionSymbol(g), addend: Int64(inside + i * 4)))
             }
-        }
-    }
-
-    // MARK: Unwinding
-
-    private mutating func writeUnwind() {
-        var commonOffset: [Int: Int] = [:]
-        for n in moved.functions {
-            guard let frame = c.new.functions[n].frame.map({ c.new.unwind.frames[$0] }) else { continue }
-            let common = c.new.unwind.common[frame.common]
-            if common.personality || frame.lsda != nil {
-                findings.append(
-                    Finding(
-                        "exception-data", newName(n), "it takes part in exception handling, which patched code cannot yet.",
-                        remedy: "Install the fixed package and restart.", verdict: .refuse))
-                continue
-            }
-            // pcrel | sdata4, what gcc and clang write; another encoding would need another relocation.
-            guard common.pointerEncoding == 0x1b, frame.record.count >= 16 else {
-                findings.append(
-                    Finding(
-                        "unwind-encoding", newName(n), "its unwind data uses pointer encoding \(hex(common.pointerEncoding)).",
-                        remedy: "Install the fixed package and restart.", verdict: .refuse))
-                continue
-            }
-            let start: Int
-            if let known = commonOffset[frame.common] {
-                start = known
-            } else {
-                start = contents[.unwind].count
-                commonOffset[frame.common] = start
-                contents[.unwind] += c.new.file.bytes.storage[common.record]
-            }
-            let at = contents[.unwind].count
-            var record = Array(c.new.file.bytes.storage[frame.record])
-            let back = UInt32(at + 4 - start)
-            for k in 0..<4 {
-                record[4 + k] = UInt8(truncatingIfNeeded: back >> UInt32(8 * k))
-                record[8 + k] = 0
-            }
-            contents[.unwind] += record
-            contents.relocations.append(PatchRelocation(.unwind, at: at + 8, .pc32, symbol: functionSymbol(n), addend: 0))
         }
     }
 

@@ -1,5 +1,5 @@
-// Read-only data that changed where no function shows it: constants that other objects read, and what is caught where.
-// Functions that read changed data move, and bring the new data along.
+// Read-only data that changed where no function shows it: constants that other objects
+// read. Functions that read changed data, or catch other exceptions, move, and bring the new data along.
 
 import ELF
 import LivePatch
@@ -7,7 +7,7 @@ import LivePatch
 struct ReadOnlyComparison {
     static func findings(_ c: Comparison, _ moved: MovedCode) -> [Finding] {
         if c.isItself { return [] }
-        return exportedObjects(c) + exceptionTables(c, moved)
+        return exportedObjects(c)
     }
 
     private static func finding(_ place: String, _ sentence: String) -> Finding {
@@ -28,18 +28,5 @@ struct ReadOnlyComparison {
             }
         }
         return result
-    }
-
-    /// Which exceptions are caught where is data, not code.
-    private static func exceptionTables(_ c: Comparison, _ moved: MovedCode) -> [Finding] {
-        let name = ".gcc_except_table"
-        let a = c.old.file.section(name).map { c.old.file.contents($0) } ?? [],
-            b = c.new.file.section(name).map { c.new.file.contents($0) } ?? []
-        guard a != b else { return [] }
-        return [
-            Finding(
-                "exception-data", name, "the tables of what is caught where differ.", remedy: "Install the fixed package and restart.",
-                verdict: .refuse)
-        ]
     }
 }

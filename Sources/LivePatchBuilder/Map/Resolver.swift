@@ -43,6 +43,8 @@ struct Resolver {
     private(set) var findings: [Finding] = []
     /// New indices of functions with refusing findings.
     private(set) var refused: Set<Int> = []
+    /// Exceptions may pass through moved code.
+    private(set) var needsUnwinder = false
     private(set) var freshAddresses: [LinkAddress: Int] = [:]
     private let places: DataPlaces
     /// The sources say that no declaration and no initial value changed.
@@ -117,11 +119,7 @@ struct Resolver {
                     "A build with symbols, or restart.")
             }
         }
-        if c.new.hasExceptions || c.old.hasExceptions, callsOthers(f) {
-            refuse(
-                "exception-data", n, "exceptions may pass through it, and patched code cannot yet let them.",
-                "Install the fixed package and restart.")
-        }
+        if c.new.hasExceptions || c.old.hasExceptions, callsOthers(f) { needsUnwinder = true }
         guard let o = c.match.oldOf[n] else { return }
         let old = c.old.functions[o]
         let entries = (c.old.file.dynamicSymbols + c.old.file.symbols).filter {

@@ -56,7 +56,14 @@ extension Tracer {
             }
             for (_, thread) in candidates.sorted(by: { ($0.rank, $0.thread) < ($1.rank, $1.thread) }) {
                 let answer = try onOwnThread { try Self.send(thread, detour, process, memory, maps, deadline, refuse) }
-                guard let why = answer else { return }
+                guard let why = answer else {
+                    // It makes no more system calls in there: whoever waits in one again is out.
+                    for _ in 0..<Self.homecomingRounds {
+                        if case .inSystemCall? = try? process.activity(of: thread) { break }
+                        _ = fother_sleep(100_000)
+                    }
+                    return
+                }
                 reason = why
                 if fother_now() >= deadline { break }
             }
@@ -70,6 +77,9 @@ extension Tracer {
             rest(round)
         }
     }
+
+    /// A thread that is sent is mostly one that waits, and waits again at once; another may take its time.
+    private static let homecomingRounds = 50
 
     /// Nil when the thread has been through it; else why it was not sent.
     private static func send(

@@ -13,6 +13,8 @@ final class FramesFixture: Sendable {
 
     let folder: String
     let program: String
+    /// A library with what looks like another unwinder.
+    let decoy: String
     let patch: LivePatch
     let patchPath: String
     /// For another function of the same old build.
@@ -21,6 +23,10 @@ final class FramesFixture: Sendable {
     /// A C library and a C program: libgcc_s is there only when somebody loads it.
     static func c() throws -> FramesFixture { try inC.get() }
     private static let inC = Result { try FramesFixture("gcc", library: "frames.c", program: "walker.c") }
+
+    /// The same in C++, where exceptions are thrown from, through and caught in the library.
+    static func cxx() throws -> FramesFixture { try inCxx.get() }
+    private static let inCxx = Result { try FramesFixture("g++", library: "thrower.cc", program: "catcher.cc") }
 
     private init(_ compiler: String, library: String, program source: String) throws {
         folder = FileManager.default.temporaryDirectory.appendingPathComponent("fother-frames-\(UUID().uuidString)").path
@@ -38,6 +44,8 @@ final class FramesFixture: Sendable {
             [compiler, "-fno-optimize-sibling-calls"] + common + [
                 "-o", program, Self.sources + "/" + source, "-L", folder + "/old", "-lframes", "-Wl,-rpath,$ORIGIN",
             ])
+        decoy = folder + "/decoy.so"
+        _ = try ChildProcess.runChecked(["gcc"] + common + ["-shared", "-fPIC", "-o", decoy, Self.sources + "/decoy.c"])
         patchPath = folder + "/frames.fother"
         guard let file = try Self.patch(folder, "new") else { throw Failure("fixture", "the builds do not differ.") }
         try Data(file).write(to: URL(fileURLWithPath: patchPath))
