@@ -48,7 +48,7 @@ extension Tracer {
         }
         let memory = try process.memory()
         let deadline = fother_now() + timeout.nanoseconds
-        var reason = "it has no thread that can be borrowed"
+        var reason: String?
         var round = 0
         while true {
             let candidates = try process.threads().prefix(CallSite.candidatesMax).map {
@@ -64,14 +64,15 @@ extension Tracer {
                     }
                     return
                 }
+                // At the deadline nothing was seen any more.
+                if fother_now() >= deadline, reason != nil { break }
                 reason = why
-                if fother_now() >= deadline { break }
             }
             round += 1
             _ = try process.livingThread()  // or it has ended
             if fother_now() >= deadline {
                 throw Failure(
-                    "no-thread-for-call", "no thread was found that can make a call now: \(reason).", at: "\(process)",
+                    "no-thread-for-call", "no thread was found that can make a call now: \(reason ?? "it has none").", at: "\(process)",
                     remedy: "Try again later.")
             }
             rest(round)
