@@ -26,11 +26,16 @@ let package = Package(
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
         .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
+        .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
     ],
     targets: [
         // floor 0
         .target(name: "CLinux"),
         .systemLibrary(name: "CZydis"),
+        .systemLibrary(name: "CVectorscan", pkgConfig: "libhs"),
+        .systemLibrary(name: "CPCRE2", pkgConfig: "libpcre2-8"),
+        .target(name: "CHTP", linkerSettings: [.linkedLibrary("htp")]),
+        .target(name: "CInjection"),
         // floor 1
         room("ELF", []),
         room("MachineCode", ["CZydis", "ELF"]),
@@ -38,15 +43,17 @@ let package = Package(
         room("Advisories", ["ELF"]),
         // floor 2
         room("LivePatch", ["ELF", "MachineCode", crypto]),
+        room("VirtualPatch", ["CVectorscan", "CPCRE2", "CHTP", "CInjection", "ELF", .product(name: "Yams", package: "Yams")]),
         // floor 3
         room("LivePatchBuilder", ["ELF", "MachineCode", "ProcessControl", "Advisories", "LivePatch"]),
+        room("Interception", ["ELF", "VirtualPatch"]),
         room("LivePatchApplier", ["ELF", "MachineCode", "LivePatch", "ProcessControl"]),
         // floor 5
         .executableTarget(
             name: "fother",
             dependencies: [
                 "ELF", "MachineCode", "ProcessControl", "Advisories", "LivePatch", "LivePatchBuilder",
-                "LivePatchApplier",
+                "LivePatchApplier", "VirtualPatch", "Interception",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict),
@@ -61,6 +68,7 @@ let package = Package(
         tests("ProgramTests", ["ELF", "ProcessControl", "fother"]),
         .testTarget(
             name: "CorpusTests", dependencies: ["ELF", "ProcessControl", "fother"], exclude: ["Fixtures"], swiftSettings: strict),
+        tests("VirtualPatchTests", ["ELF", "VirtualPatch", "Interception", .product(name: "Yams", package: "Yams")]),
         tests("LivePatchBuilderTests", ["ELF", "MachineCode", "ProcessControl", "LivePatch", "LivePatchBuilder"]),
         // benchmarks: medians and ratios, never run by tests
         .executableTarget(

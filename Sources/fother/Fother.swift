@@ -11,6 +11,6 @@ struct Fother: AsyncParsableCommand {
         subcommands: [
             PsCommand.self, BuildCommand.self, InspectCommand.self, ApplyCommand.self, RevertCommand.self, SymbolsCommand.self,
             MitigateCommand.self, SignCommand.self,
-            DemoCommand.self,
+            RulesCommand.self, DemoCommand.self,
         ])
 }

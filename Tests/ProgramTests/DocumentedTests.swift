@@ -7,7 +7,8 @@ import Testing
 @Suite struct DocumentedTests {
     private static let checkout = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
         .deletingLastPathComponent()
-    static let verbs = ["ps", "build", "inspect", "apply", "revert", "symbols", "sign", "mitigate", "demo"]
+    static let verbs = ["ps", "build", "inspect", "apply", "revert", "symbols", "sign", "mitigate", "rules", "demo"]
+    static let ruleVerbs = ["rules check", "rules list", "rules explain", "rules test"]
 
     private static func lines(_ page: String) throws -> [String] {
         try String(contentsOf: checkout.appendingPathComponent(page), encoding: .utf8).split(separator: "\n").map(String.init)
@@ -29,9 +30,9 @@ import Testing
         #expect(Set(list.matches(of: #/\n  ([a-z]+) +[A-Z]/#).map { String($0.1) }) == Set(Self.verbs))
     }
 
-    @Test("--help names exactly the options that docs/cli.md names", arguments: verbs)
+    @Test("--help names exactly the options that docs/cli.md names", arguments: verbs + ruleVerbs)
     func options(_ verb: String) throws {
-        let named = try Self.help([verb]).matches(of: #/\n  (?:(-[a-z]), )?(--[a-z-]+)/#).flatMap {
+        let named = try Self.help(verb.split(separator: " ").map(String.init)).matches(of: #/\n  (?:(-[a-z]), )?(--[a-z-]+)/#).flatMap {
             [$0.1, $0.2].compactMap { $0.map(String.init) }
         }
         let row = try #require(try Self.lines("docs/cli.md").first { $0.hasPrefix("| `\(verb)`") || $0.hasPrefix("| `\(verb) ") })

@@ -12,6 +12,10 @@ struct Room {
 let rooms: [Room] = [
     Room(name: "CLinux", may: [], because: "is a C shim over system calls and decides nothing"),
     Room(name: "CZydis", may: [], because: "is the door to the instruction decoder and decides nothing"),
+    Room(name: "CVectorscan", may: [], because: "is the door to the multi-pattern matcher and decides nothing"),
+    Room(name: "CPCRE2", may: [], because: "is the door to regular expressions and decides nothing"),
+    Room(name: "CHTP", may: [], because: "drives the HTTP parser and turns its callbacks into events"),
+    Room(name: "CInjection", may: [], because: "finds libinjection at run time and decides nothing"),
     Room(name: "ELF", may: [], because: "says what bytes mean, wherever they came from; it never touches a process"),
     Room(
         name: "MachineCode", may: ["CZydis", "ELF"],
@@ -26,6 +30,12 @@ let rooms: [Room] = [
         name: "LivePatch", may: ["ELF", "MachineCode", "Crypto", "Foundation"],
         because: "holds the meaning of a patch as pure values (Foundation writes the manifest's JSON); it never touches a process"),
     Room(
+        name: "VirtualPatch", may: ["CVectorscan", "CPCRE2", "CHTP", "CInjection", "ELF", "Glibc", "Yams"],
+        because: "turns rules and bytes into verdicts; time is passed in, and it opens no socket and no file"),
+    Room(
+        name: "Interception", may: ["ELF", "VirtualPatch"],
+        because: "brings traffic to the engine and holds no meaning of rules"),
+    Room(
         name: "LivePatchBuilder",
         may: ["ELF", "MachineCode", "ProcessControl", "Advisories", "LivePatch", "Foundation"],
         because: "derives patches from two images and never patches a process"),
@@ -36,7 +46,7 @@ let rooms: [Room] = [
         name: "fother",
         may: [
             "ELF", "MachineCode", "ProcessControl", "Advisories", "LivePatch", "LivePatchBuilder", "LivePatchApplier",
-            "ArgumentParser", "Foundation", "Synchronization",
+            "VirtualPatch", "Interception", "ArgumentParser", "Foundation", "Synchronization",
         ],
         because: "wires rooms, parses arguments and prints; the kernel is ProcessControl's business"),
 ]
@@ -49,6 +59,12 @@ let unsafeFiles: Set<String> = [
     "Sources/ProcessControl/SystemCalls.swift",
     "Sources/ProcessControl/Trace/TracingCalls.swift",
     "Sources/ProcessControl/WordReader.swift",
+    "Sources/VirtualPatch/HTTP/HTTPParser.swift",
+    "Sources/VirtualPatch/Match/ByteCopy.swift",
+    "Sources/VirtualPatch/Match/InjectionDetector.swift",
+    "Sources/VirtualPatch/Match/LiteralSearch.swift",
+    "Sources/VirtualPatch/Match/Prefilter.swift",
+    "Sources/VirtualPatch/Match/Regex.swift",
 ]
 
 /// A name that says nothing about what is inside attracts everything. The file's room lacks a noun.

@@ -1,0 +1,68 @@
+// One conversation: who talks to whom, what protocol it is, and what rules remember of it.
+
+/// What one direction has sent.
+struct Direction {
+    var packets = 0
+    var bytes = 0
+    /// TCP: the next byte's sequence number once it is known.
+    var next: UInt32?
+    var start: UInt32?
+    var isFinished = false
+    /// Delivered bytes that rules on the stream may still need; nil until there are any.
+    var stream: StreamState?
+    var waiting: [Segment] = []
+    var waitingBytes = 0
+    /// The latest acknowledgement that this direction sent.
+    var acknowledged: UInt32?
+}
+
+/// Bytes that came before an earlier byte did.
+struct Segment {
+    var sequence: UInt32
+    var bytes: [UInt8]
+    var isLast: Bool
+}
+
+/// The payload of one direction as rules without a named buffer see it.
+struct StreamState {
+    var store = StreamStore()
+    var pending: [PendingRule] = []
+    /// By rule: up to where its latest match reached.
+    var told: [Int: Int] = [:]
+}
+
+final class Flow {
+    let name: FlowName
+    var application: AppProtocol?
+    /// Both sides spoke, or for TCP the handshake is complete.
+    var isEstablished = false
+    var directions: (client: Direction, server: Direction) = (Direction(), Direction())
+    var bits: Set<Int> = []
+    var http: HTTPSession?
+    var message: MessageReader?
+    /// Ended by a rule, or by what cannot be inspected.
+    var isCondemned = false
+    /// A pass rule matched: no alert any more.
+    var isPassed = false
+    var wasMidstream = false
+    var sawSyn = false
+    var lastSeen: Instant
+    /// The bytes that began each direction were looked at for their protocol.
+    var probed = 0
+    var thresholds: [Int: (count: Int, next: Int)] = [:]
+
+    init(_ name: FlowName, at time: Instant) {
+        self.name = name
+        lastSeen = time
+    }
+
+    subscript(toServer toServer: Bool) -> Direction {
+        get { toServer ? directions.client : directions.server }
+        _modify { if toServer { yield &directions.client } else { yield &directions.server } }
+    }
+
+    var keptBytes: Int {
+        func of(_ d: Direction) -> Int { d.waitingBytes + (d.stream?.store.bytes.count ?? 0) }
+        return of(directions.client) + of(directions.server) + (http?.keptBytes ?? 0)
+    }
+}

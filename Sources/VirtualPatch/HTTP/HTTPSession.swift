@@ -1,0 +1,134 @@
+// One HTTP connection: turns the parser's events into messages and has the rules look at them.
+
+import CHTP
+
+/// `CHTP_` events by their numbers, so that a switch can name them.
+enum HTTPEvent: Int {
+    case requestStart = 1
+    case requestLine, requestMethod, requestURI, requestPath, requestQuery, requestProtocol, requestHeaderData, requestHeader
+    case requestHost, requestHeaders, requestBody, requestDone
+    case responseStart, responseLine, responseStatus, responseMessage, responseProtocol, responseHeaderData, responseHeader
+    case responseHeaders, responseBody, responseDone, noLineProtocol
+}
+
+final class HTTPSession {
+    private let parser: HTTPParser
+    private let inspector: Inspector
+    unowned let flow: Flow
+    let request = HTTPMessage(isRequest: true)
+    let response = HTTPMessage(isRequest: false)
+    private(set) var requestCount = 0
+    private var responseCount = 0
+    /// Nothing more of this connection can be read.
+    private(set) var isLost = false
+    private var asksForUpgrade = false
+    private var isInRequest = false
+
+    init?(_ inspector: Inspector, _ flow: Flow) {
+        guard let parser = HTTPParser(inspector.http) else { return nil }
+        self.parser = parser
+        self.inspector = inspector
+        self.flow = flow
+    }
+
+    /// Bytes that the engine keeps for this connection.
+    var keptBytes: Int {
+        request.bodies.reduce(0) { $0 + $1.bytes.count } + response.bodies.reduce(0) { $0 + $1.bytes.count } + request.buffers.bytes.count
+    }
+
+    func feed(_ bytes: Span<UInt8>, toServer: Bool) {
+        guard !isLost, bytes.count > 0 else { return }
+        if toServer {
+            if asksForUpgrade && !isInRequest && !Self.looksLikeRequest(bytes) { return lose(.httpUpgrade) }
+            settle(parser.feedRequest(bytes, to: self, requestsOnly: inspector.options.requestsOnly))
+        } else if inspector.rules.usesResponses || !inspector.options.requestsOnly {
+            let outcome = parser.feedResponse(bytes, to: self)
+            // Replies that cannot be read leave requests readable; rules on replies learn of it.
+            if outcome == .error && inspector.rules.usesResponses { inspector.uninspectable(.httpError, nil, flow, responseCount) }
+        }
+    }
+
+    private func settle(_ outcome: HTTPParser.Outcome) {
+        switch outcome {
+        case .ok: break
+        case .error: lose(request.line.isEmpty && !request.rawHeader.isEmpty ? .httpLimit : .httpError)
+        case .tunnel, .other: lose(.httpTunnel)
+        }
+    }
+
+    private func lose(_ reason: Uninspectable.Reason) {
+        guard !isLost else { return }
+        isLost = true
+        inspector.uninspectable(reason, nil, flow, requestCount)
+    }
+
+    /// The sender of one direction, or both, finished.
+    func close() {
+        guard !isLost else { return }
+        if inspector.options.requestsOnly { parser.closeRequests(self) } else { parser.close(self) }
+        if isInRequest { inspector.bodyEnds(request, self) }
+        isInRequest = false
+        if !response.pending.isEmpty { inspector.bodyEnds(response, self) }
+    }
+
+    static func looksLikeRequest(_ bytes: Span<UInt8>) -> Bool {
+        var i = 0
+        while i < bytes.count, i < 24, bytes[i] >= 65, bytes[i] <= 90 || bytes[i] == 95 || bytes[i] == 45 { i += 1 }
+        return i >= 3 && (i == bytes.count || bytes[i] == 32)
+    }
+
+    func event(_ number: Int, _ a: Span<UInt8>, _ b: Span<UInt8>) {
+        guard !isLost, let event = HTTPEvent(rawValue: number) else { return }
+        switch event {
+        case .requestStart:
+            request.clear()
+            requestCount += 1
+            request.number = requestCount
+            isInRequest = true
+        case .requestLine: request.line = a.copied
+        case .requestMethod: request.method = a.copied
+        case .requestURI: request.uri = a.copied
+        case .requestPath: request.path = a.copied
+        case .requestQuery: request.query = a.copied
+        case .requestProtocol: request.version = a.copied
+        case .requestHeaderData: request.rawHeader.append(a)
+        case .requestHeader: request.headers.append((a.copied, b.copied))
+        case .requestHost: request.host = a.copied
+        case .requestHeaders: headIsThere()
+        case .requestBody: inspector.body(a, of: request, self)
+        case .requestDone:
+            if request.hasHead { inspector.bodyEnds(request, self) }
+            isInRequest = false
+            if request.method.elementsEqual("CONNECT".utf8) { lose(.httpTunnel) }
+        case .noLineProtocol: lose(.httpWithoutVersion)
+        case .responseStart:
+            response.clear()
+            responseCount += 1
+            response.number = responseCount
+        case .responseLine: response.line = a.copied
+        case .responseStatus: response.status = a.copied
+        case .responseMessage: response.statusMessage = a.copied
+        case .responseProtocol: response.version = a.copied
+        case .responseHeaderData: response.rawHeader.append(a)
+        case .responseHeader: response.headers.append((a.copied, b.copied))
+        case .responseHeaders:
+            RequestBuffers.fillResponse(response, inspector.rules.used)
+            response.hasHead = true
+            inspector.head(response, self)
+        case .responseBody: inspector.body(a, of: response, self)
+        case .responseDone: inspector.bodyEnds(response, self)
+        }
+    }
+
+    private func headIsThere() {
+        if request.method.elementsEqual("PRI".utf8) { return lose(.http2) }
+        RequestBuffers.fill(request, inspector.rules.used, isStrict: inspector.options.isStrict)
+        request.hasHead = true
+        if request.buffers.hasTooMany { inspector.uninspectable(.httpLimit, nil, flow, requestCount) }
+        if request.header("upgrade") != nil { asksForUpgrade = true }
+        if parser.hasInvalidTransferEncoding {
+            inspector.event("http.invalid_transfer_encoding_value_in_request", request, self)
+        }
+        inspector.head(request, self)
+    }
+}

@@ -1,0 +1,236 @@
+// All rules, ready to run: conditions compiled, and per moment of a flow one prefilter that says which rules to look at.
+
+import ELF
+
+/// A condition whose tests are compiled.
+indirect enum CompiledCondition: Sendable {
+    case all([CompiledCondition])
+    case any([CompiledCondition])
+    /// `slot`: index of the state that a test of a stream keeps, -1 for tests of heads.
+    case test(CompiledTest, slot: Int)
+}
+
+final class CompiledRule: Sendable {
+    let rule: Rule
+    let index: Int
+    let condition: CompiledCondition
+    /// Tests of streams; each keeps its state in a slot.
+    let streamTests: [CompiledTest]
+    /// The moments at which its tests' buffers are filled.
+    let moments: Set<Moment>
+    let last: Moment
+    let flowBits: [(operation: FlowBit.Operation, bits: [Int])]
+    let hostBits: [(bit: HostBit, number: Int)]
+    /// Where it is looked at without a literal having been seen.
+    let isUnfiltered: Bool
+    /// Looks at packets alone, or at packets besides the stream.
+    let inspectsPackets: Bool
+    let inspectsStream: Bool
+
+    init(_ rule: Rule, index: Int, bits: inout [String: Int], isUnfiltered: Bool) throws(Failure) {
+        self.rule = rule
+        self.index = index
+        self.isUnfiltered = isUnfiltered
+        var tests: [CompiledTest] = []
+        var moments: Set<Moment> = []
+        condition = try Self.compile(rule.condition, &tests, &moments)
+        streamTests = tests
+        if moments.isEmpty { moments = [.packet] }
+        self.moments = moments
+        last = moments.max() ?? .packet
+        func number(_ name: String) -> Int {
+            if let n = bits[name] { return n }
+            bits[name] = bits.count
+            return bits.count - 1
+        }
+        flowBits = rule.flowBits.map { ($0.operation, $0.names.map { number("flow " + $0) }) }
+        hostBits = rule.hostBits.map { ($0, number("host " + $0.name)) }
+        let needsPacket = rule.traffic.packetsOnly || rule.flow.noStream || rule.packet.payloadSize != nil || rule.packet.flags != nil
+        let isTCP = rule.traffic.transport == .tcp || rule.traffic.transport == .any
+        let positions = Self.usesPositions(rule.condition)
+        let onlyStream = rule.traffic.streamOnly || rule.flow.onlyStream
+        inspectsPackets = !onlyStream && (needsPacket || !isTCP || rule.traffic.transport == .any || positions)
+        inspectsStream = !needsPacket && isTCP
+    }
+
+    private static func compile(
+        _ c: Condition, _ tests: inout [CompiledTest], _ moments: inout Set<Moment>
+    ) throws(Failure) -> CompiledCondition {
+        switch c {
+        case .all(let parts):
+            var out: [CompiledCondition] = []
+            for part in parts { out.append(try compile(part, &tests, &moments)) }
+            return .all(out)
+        case .any(let parts):
+            var out: [CompiledCondition] = []
+            for part in parts { out.append(try compile(part, &tests, &moments)) }
+            return .any(out)
+        case .test(let t):
+            let test = try CompiledTest(t)
+            moments.insert(t.buffer.moment)
+            guard t.buffer.isUnbounded else { return .test(test, slot: -1) }
+            tests.append(test)
+            return .test(test, slot: tests.count - 1)
+        }
+    }
+
+    private static func usesPositions(_ c: Condition) -> Bool {
+        switch c {
+        case .all(let parts), .any(let parts): parts.contains(where: usesPositions)
+        case .test(let t):
+            t.buffer == .payload
+                && t.matches.contains {
+                    if case .content(let c) = $0 { c.offset != nil || c.depth != nil || c.startsBuffer || c.endsBuffer } else { false }
+                }
+        }
+    }
+}
+
+/// Immutable and shared. Compiled once per set of rules.
+public final class CompiledRules: Sendable {
+    let rules: [CompiledRule]
+    /// One per moment that rules look at.
+    let prefilters: [Moment: Prefilter]
+    /// For each literal of a prefilter, the rules that it stands for.
+    let owners: [Moment: [[Int]]]
+    /// Rules without a literal, by the moment they are looked at.
+    let always: [Moment: [Int]]
+    let used: Set<Buffer>
+    let usesResponses: Bool
+    public var count: Int { rules.count }
+
+    public init(_ set: [Rule]) throws(Failure) {
+        var bits: [String: Int] = [:]
+        var compiled: [CompiledRule] = []
+        var literals: [Moment: [LiteralKey: Int]] = [:]
+        var lists: [Moment: [Prefilter.Literal]] = [:]
+        var owners: [Moment: [[Int]]] = [:]
+        var always: [Moment: [Int]] = [:]
+        var used: Set<Buffer> = []
+        for (index, rule) in set.enumerated() {
+            let keys = LiteralKeys.of(rule)
+            let c = try CompiledRule(rule, index: index, bits: &bits, isUnfiltered: keys == nil)
+            compiled.append(c)
+            Self.collect(rule.condition, &used)
+            guard let keys else {
+                // A rule that waits for a body is looked at when the head is there, and again as the body comes.
+                always[Self.firstMoment(c), default: []].append(index)
+                continue
+            }
+            for key in keys {
+                if let at = literals[key.moment]?[key.literal] {
+                    if owners[key.moment]?[at].last != index { owners[key.moment]?[at].append(index) }
+                } else {
+                    let at = lists[key.moment]?.count ?? 0
+                    literals[key.moment, default: [:]][key.literal] = at
+                    lists[key.moment, default: []].append(Prefilter.Literal(bytes: key.literal.bytes, ignoresCase: key.literal.ignoresCase))
+                    owners[key.moment, default: []].append([index])
+                }
+            }
+        }
+        var prefilters: [Moment: Prefilter] = [:]
+        for (moment, list) in lists { prefilters[moment] = try Prefilter(list) }
+        rules = compiled
+        self.prefilters = prefilters
+        self.owners = owners
+        self.always = always
+        self.used = used
+        usesResponses = used.contains { $0.moment == .responseHead || $0.moment == .responseBody }
+    }
+
+    private static func firstMoment(_ c: CompiledRule) -> Moment {
+        // Payload tests of rules on an application are latched by the stream; the application's own moments decide when.
+        let m = c.moments.filter { $0 != .packet }.min() ?? .packet
+        switch m {
+        case .requestBody: return .requestHead
+        case .responseBody: return .responseHead
+        default: return m
+        }
+    }
+
+    private static func collect(_ c: Condition, _ used: inout Set<Buffer>) {
+        switch c {
+        case .all(let parts), .any(let parts): for part in parts { collect(part, &used) }
+        case .test(let t): used.insert(t.buffer)
+        }
+    }
+}
+
+struct LiteralKey: Hashable {
+    var bytes: [UInt8]
+    var ignoresCase: Bool
+}
+
+/// Chooses the literals of which one must be there for a rule to hold.
+enum LiteralKeys {
+    struct Key {
+        var moment: Moment
+        var literal: LiteralKey
+    }
+
+    /// Longer ones are no rarer, and cost the prefilter.
+    private static let lengthLimit = 32
+    private static let shortest = 2
+
+    static func of(_ rule: Rule) -> [Key]? { best(rule.condition)?.keys }
+
+    private static func best(_ c: Condition) -> (keys: [Key], score: Int)? {
+        switch c {
+        case .all(let parts):
+            return parts.compactMap(best).max { $0.score < $1.score }
+        case .any(let parts):
+            var keys: [Key] = []
+            var score = Int.max
+            for part in parts {
+                guard let (k, s) = best(part) else { return nil }
+                keys += k
+                score = min(score, s)
+            }
+            return parts.isEmpty ? nil : (keys, score)
+        case .test(let t): return best(t)
+        }
+    }
+
+    private static func best(_ t: BufferTest) -> (keys: [Key], score: Int)? {
+        // Methods, versions and status codes are in every message.
+        switch t.buffer {
+        case .httpMethod, .zoneMethod, .httpProtocol, .zoneProtocol, .responseProtocol, .httpStatusCode, .httpHeaderNames,
+            .responseHeaderNames, .ipHeader, .tcpHeader, .udpHeader, .icmpHeader:
+            return nil
+        default: break
+        }
+        guard t.transforms.allSatisfy(\.keepsLiterals) else { return nil }
+        let changesCase = t.transforms.contains { $0 == .lowercase || $0 == .uppercase }
+        var literals: [(c: Content, group: Int)] = []
+        var group = 0
+        for match in t.matches {
+            if case .capture = match { break }
+            guard case .content(let c) = match, !c.isNegated else { continue }
+            if !c.isRelative || (c.within == nil && c.depth == nil) { group += 1 }
+            literals.append((c, group))
+        }
+        func value(_ c: Content) -> Int { min(c.bytes.count, lengthLimit) + (c.isFastPattern ? 8 : 0) }
+        guard let top = literals.max(by: { value($0.c) < value($1.c) }), top.c.bytes.count >= shortest else {
+            // A literal of one byte is better than none where the buffer is short.
+            guard let one = literals.first, !t.buffer.isUnbounded else { return nil }
+            return ([key(one.c, t.buffer, changesCase)], 1)
+        }
+        let isLong = t.buffer.isUnbounded
+        if isLong && t.buffer != .payload && StreamingClass.of(t) != .whole {
+            // What is found in a stream one part after the other must be looked for from its first part on.
+            var keys: [Key] = []
+            for g in Set(literals.map(\.group)).sorted() {
+                if let c = literals.filter({ $0.group == g }).max(by: { value($0.c) < value($1.c) })?.c {
+                    keys.append(key(c, t.buffer, changesCase))
+                }
+            }
+            return (keys, value(top.c))
+        }
+        return ([key(top.c, t.buffer, changesCase)], value(top.c) + (isLong ? 0 : 12))
+    }
+
+    private static func key(_ c: Content, _ buffer: Buffer, _ changesCase: Bool) -> Key {
+        let moment: Moment = buffer.moment
+        return Key(moment: moment, literal: LiteralKey(bytes: Array(c.bytes.prefix(lengthLimit)), ignoresCase: c.ignoresCase || changesCase))
+    }
+}

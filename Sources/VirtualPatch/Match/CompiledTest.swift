@@ -1,0 +1,173 @@
+// A test of a buffer, ready to run: its expressions are compiled.
+
+import ELF
+
+struct Step: Sendable {
+    let match: Match
+    let regex: Regex?
+    /// What base64 decodes to is matched apart.
+    let nested: [Step]
+
+    init(_ match: Match) throws(Failure) {
+        self.match = match
+        switch match {
+        case .pattern(let p), .capture(let p): regex = try Regex(p)
+        default: regex = nil
+        }
+        if case .base64(let b) = match { nested = try Step.all(b.matches) } else { nested = [] }
+    }
+
+    static func all(_ matches: [Match]) throws(Failure) -> [Step] {
+        var out: [Step] = []
+        for match in matches { out.append(try Step(match)) }
+        return out
+    }
+}
+
+/// Immutable; shared by all flows.
+final class CompiledTest: Sendable {
+    let buffer: Buffer
+    let selector: Selector?
+    let selectorRegex: Regex?
+    let transforms: [Transform]
+    let steps: [Step]
+    let streaming: StreamingClass
+    /// For tests of streams: independent groups of segments in order.
+    let groups: [SegmentGroup]
+    /// A literal without which a test of the whole cannot hold.
+    let requiredLiteral: Content?
+    /// More bytes can turn a yes into a no.
+    let needsEnd: Bool
+
+    init(_ test: BufferTest) throws(Failure) {
+        buffer = test.buffer
+        selector = test.selector
+        if case .pattern(let p) = test.selector { selectorRegex = try Regex(p) } else { selectorRegex = nil }
+        transforms = test.transforms
+        steps = try Step.all(test.matches)
+        streaming = test.buffer.isUnbounded ? StreamingClass.of(test) : .streaming
+        groups = test.buffer.isUnbounded && streaming != .whole ? SegmentGroup.split(steps) : []
+        let literals = test.matches.compactMap { match -> Content? in
+            guard case .content(var c) = match, !c.isNegated else { return nil }
+            if test.transforms.contains(where: { $0 == .lowercase || $0 == .uppercase }) { c.ignoresCase = true }
+            return c
+        }
+        let keeps = test.transforms.allSatisfy { $0 == .lowercase || $0 == .uppercase }
+        requiredLiteral = keeps && !test.buffer.hasInstances ? literals.max { $0.bytes.count < $1.bytes.count } : nil
+        needsEnd = test.matches.contains { match in
+            switch match {
+            case .content(let c): c.isNegated || c.endsBuffer
+            case .pattern(let p): p.isNegated || p.source.hasSuffix("$")
+            case .dataAt(let d): d.isNegated
+            case .size, .number: true
+            case .byteJump(let j): j.fromEnd
+            default: false
+            }
+        }
+    }
+
+    func selects(_ name: Span<UInt8>) -> Bool {
+        switch selector {
+        case nil: return true
+        case .name(let wanted):
+            let utf8 = wanted.utf8
+            guard utf8.count == name.count else { return false }
+            var i = 0
+            for c in utf8 {
+                if LiteralSearch.lower(name[i]) != LiteralSearch.lower(c) { return false }
+                i += 1
+            }
+            return true
+        case .pattern:
+            guard let regex = selectorRegex else { return false }
+            if case .found = regex.find(in: name, from: 0) { return true }
+            return false
+        }
+    }
+}
+
+/// Matches that hold together wherever they are; segments follow each other at any distance.
+struct SegmentGroup: Sendable {
+    struct Segment: Sendable {
+        let steps: [Step]
+        /// Must be the last bytes of the buffer.
+        let endsBuffer: Bool
+        /// No match of the segment is longer: bytes before that many need not be searched again.
+        let span: Int
+
+        init(_ steps: [Step]) {
+            self.steps = steps
+            var ends = false
+            var span = 0
+            func size(_ a: Amount?) -> Int { if case .value(let n) = a { abs(n) } else { 0 } }
+            for step in steps {
+                switch step.match {
+                case .content(let c):
+                    ends = ends || c.endsBuffer
+                    span += max(c.bytes.count, size(c.within)) + size(c.distance)
+                case .pattern(let p): span += p.boundedLength ?? 0
+                case .dataAt(let d): span += size(d.position)
+                case .byteTest(let t): span += size(t.offset) + size(t.count)
+                default: break
+                }
+            }
+            endsBuffer = ends
+            self.span = span
+        }
+    }
+    var segments: [Segment]
+    /// A single negated literal: the group holds when it is nowhere.
+    var isNegated: Bool
+    /// A condition on the buffer's length alone.
+    var size: SizeTest?
+
+    /// Cuts a chain where a match does not depend on the one before (a new group), or follows it at any distance (a new segment).
+    static func split(_ steps: [Step]) -> [SegmentGroup] {
+        var groups: [SegmentGroup] = []
+        var chain: [[Step]] = []
+        func close() {
+            if !chain.isEmpty {
+                groups.append(SegmentGroup(segments: chain.map { Segment($0) }, isNegated: false))
+            }
+            chain = []
+        }
+        for step in steps {
+            switch step.match {
+            case .size(let s):
+                groups.append(SegmentGroup(segments: [], isNegated: false, size: s))
+            case .content(let c) where c.isNegated:
+                var positive = c
+                positive.isNegated = false
+                if let step = try? Step(.content(positive)) {
+                    groups.append(SegmentGroup(segments: [Segment([step])], isNegated: true))
+                }
+            case .content(let c) where c.isRelative:
+                if chain.isEmpty { chain = [[]] }
+                if c.within == nil, c.depth == nil, c.offset == nil, !chain[chain.count - 1].isEmpty {
+                    chain.append([step])
+                } else {
+                    chain[chain.count - 1].append(step)
+                }
+            case .pattern(let p) where p.isRelative:
+                if chain.isEmpty { chain = [[]] }
+                // `^` holds it to its place; without it, it may be anywhere behind.
+                if p.source.hasPrefix("^") || p.isAnchored || chain[chain.count - 1].isEmpty {
+                    chain[chain.count - 1].append(step)
+                } else {
+                    chain.append([step])
+                }
+            case .dataAt(let d) where d.isRelative:
+                if chain.isEmpty { chain = [[]] }
+                chain[chain.count - 1].append(step)
+            case .byteTest(let t) where t.isRelative:
+                if chain.isEmpty { chain = [[]] }
+                chain[chain.count - 1].append(step)
+            default:
+                close()
+                chain = [[step]]
+            }
+        }
+        close()
+        return groups
+    }
+}

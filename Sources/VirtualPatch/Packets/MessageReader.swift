@@ -1,0 +1,109 @@
+// Messages of protocols other than HTTP, as far as rules look into them: DNS questions, TLS server names, SSH banners.
+
+/// The name buffers of one conversation.
+struct MessageReader {
+    static let keptLimit = 64 << 10
+    let application: AppProtocol
+    private var held: (client: [UInt8], server: [UInt8]) = ([], [])
+    private var isDone = (client: false, server: false)
+
+    init(_ application: AppProtocol) { self.application = application }
+
+    mutating func feed(_ bytes: Span<UInt8>, toServer: Bool, _ flow: Flow, _ inspector: Inspector) {
+        switch application {
+        case .dns: dns(bytes, toServer: toServer, flow, inspector)
+        case .tls: if toServer, !isDone.client { tls(bytes, flow, inspector) }
+        case .ssh: ssh(bytes, toServer: toServer, flow, inspector)
+        default:
+            guard !(toServer ? isDone.client : isDone.server) else { return }
+            if toServer { isDone.client = true } else { isDone.server = true }
+            inspector.message([], flow, toServer: toServer)
+        }
+    }
+
+    private mutating func dns(_ bytes: Span<UInt8>, toServer: Bool, _ flow: Flow, _ inspector: Inspector) {
+        if flow.name.transport == 17 { return inspector.message(Self.questions(bytes), flow, toServer: toServer) }
+        var all = toServer ? held.client : held.server
+        all.append(bytes)
+        var at = 0
+        while all.count - at >= 2 {
+            let length = Int(all[at]) << 8 | Int(all[at + 1])
+            guard all.count - at - 2 >= length else { break }
+            inspector.message(Self.questions(all.span.extracting((at + 2)..<(at + 2 + length))), flow, toServer: toServer)
+            at += 2 + length
+        }
+        all.removeFirst(at)
+        if toServer { held.client = all } else { held.server = all }
+    }
+
+    /// Names asked for, as text with dots.
+    static func questions(_ b: Span<UInt8>) -> [(Buffer, [UInt8])] {
+        guard b.count >= 12 else { return [] }
+        var out: [(Buffer, [UInt8])] = []
+        var at = 12
+        for _ in 0..<min(Int(b.u16(4)), 16) {
+            var name: [UInt8] = []
+            while at < b.count, b[at] != 0 {
+                let length = Int(b[at])
+                guard length < 64, at + 1 + length < b.count, name.count < 256 else { return out }
+                if !name.isEmpty { name.append(UInt8(ascii: ".")) }
+                name.append(b.extracting((at + 1)..<(at + 1 + length)))
+                at += 1 + length
+            }
+            out.append((.dnsQuery, name))
+            at += 5
+        }
+        return out
+    }
+
+    private mutating func tls(_ bytes: Span<UInt8>, _ flow: Flow, _ inspector: Inspector) {
+        held.client.append(bytes)
+        guard held.client.count >= 5 else { return }
+        let length = Int(held.client[3]) << 8 | Int(held.client[4])
+        guard held.client.count >= 5 + length || held.client.count > Self.keptLimit else { return }
+        isDone.client = true
+        let name = Self.serverName(held.client.span)
+        held.client = []
+        inspector.message(name.map { [(.tlsServerName, $0)] } ?? [], flow, toServer: true)
+    }
+
+    /// The server name of a client's first handshake message.
+    static func serverName(_ b: Span<UInt8>) -> [UInt8]? {
+        guard b.count > 43, b[0] == 0x16, b[5] == 1 else { return nil }
+        var at = 43
+        func skip(_ width: Int) -> Bool {
+            guard at + width <= b.count else { return false }
+            let n = width == 1 ? Int(b[at]) : Int(b.u16(at))
+            at += width + n
+            return at <= b.count
+        }
+        guard skip(1), skip(2), skip(1), at + 2 <= b.count else { return nil }
+        let end = min(b.count, at + 2 + Int(b.u16(at)))
+        at += 2
+        while at + 4 <= end {
+            let kind = b.u16(at), length = Int(b.u16(at + 2))
+            guard at + 4 + length <= end else { return nil }
+            if kind == 0, length > 5 {
+                let n = Int(b.u16(at + 7))
+                return 9 + n <= 4 + length ? b.extracting((at + 9)..<(at + 9 + n)).copied : nil
+            }
+            at += 4 + length
+        }
+        return nil
+    }
+
+    private mutating func ssh(_ bytes: Span<UInt8>, toServer: Bool, _ flow: Flow, _ inspector: Inspector) {
+        guard !(toServer ? isDone.client : isDone.server) else { return }
+        var all = toServer ? held.client : held.server
+        all.append(bytes)
+        guard let end = all.firstIndex(of: 10) ?? (all.count > 255 ? 255 : nil) else {
+            if toServer { held.client = all } else { held.server = all }
+            return
+        }
+        if toServer { isDone.client = true } else { isDone.server = true }
+        var line = all[..<end]
+        if line.last == 13 { line.removeLast() }
+        let dash = line.indices.filter { line[$0] == UInt8(ascii: "-") }
+        inspector.message(dash.count >= 2 ? [(.sshSoftware, Array(line[(dash[1] + 1)...]))] : [], flow, toServer: toServer)
+    }
+}

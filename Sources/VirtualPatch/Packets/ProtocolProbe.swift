@@ -1,0 +1,33 @@
+// Recognises what a conversation speaks from its first bytes.
+
+enum ProtocolProbe {
+    static func detect(_ b: Span<UInt8>, _ flow: Flow, toServer: Bool) -> AppProtocol? {
+        let port = flow.name.serverPort
+        if flow.name.transport == 17 {
+            return port == 53 || flow.name.clientPort == 53 ? .dns : nil
+        }
+        func begins(_ text: StaticString) -> Bool {
+            let utf8 = "\(text)".utf8
+            guard b.count >= utf8.count else { return false }
+            var i = 0
+            for c in utf8 {
+                if LiteralSearch.lower(b[i]) != c { return false }
+                i += 1
+            }
+            return true
+        }
+        if begins("ssh-") { return .ssh }
+        if b.count >= 3, b[0] == 0x16, b[1] == 3, b[2] <= 4 { return .tls }
+        if b.count >= 8, b[4] == 0xff || b[4] == 0xfe, b[5] == 0x53, b[6] == 0x4d, b[7] == 0x42 { return .smb }
+        if toServer {
+            if begins("ehlo") || begins("helo") || begins("mail from:") { return .smtp }
+            if port == 21 && (begins("user ") || begins("auth ") || begins("feat")) { return .ftp }
+            if port == 53, b.count > 14, Int(b.u16(0)) + 2 <= 65_537, b[4] & 0xf8 == 0 { return .dns }
+            if HTTPSession.looksLikeRequest(b) && port != 25 && port != 21 { return .http }
+        } else {
+            if begins("http/1.") { return .http }
+            if begins("220") { return port == 21 ? .ftp : [25, 465, 587].contains(port) ? .smtp : nil }
+        }
+        return nil
+    }
+}

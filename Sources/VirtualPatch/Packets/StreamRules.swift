@@ -1,0 +1,99 @@
+// Rules on the bytes of a TCP stream without a named buffer: looked at as the bytes are delivered, in a window.
+
+enum StreamRules {
+    /// Rules that wait for more of a stream; the oldest go when there are more.
+    static let pendingLimit = 64
+
+    static func look(_ bytes: Span<UInt8>, _ flow: Flow, toServer: Bool, _ inspector: Inspector, _ fired: Set<Int>) {
+        guard let prefilter = inspector.rules.prefilters[.packet] else { return }
+        var state = flow[toServer: toServer].stream ?? StreamState()
+        flow[toServer: toServer].stream = nil
+        defer { flow[toServer: toServer].stream = state }
+        state.store.append(bytes, wholeLimit: 0)
+        let from = max(state.store.base, state.store.scanned - prefilter.longest + 1)
+        let found = inspector.candidates(
+            .packet, state.store.bytes.span.extracting((from - state.store.base)..<state.store.bytes.count), withAlways: false)
+        state.store.scanned = state.store.total
+        for index in found {
+            let c = inspector.rules.rules[index]
+            guard c.inspectsStream else { continue }
+            if c.moments != [.packet] {
+                // Besides the stream it looks at parts of a message: judged when those are there.
+                let message = toServer ? flow.http?.request : flow.http?.response
+                if let message, message.seen.count < pendingLimit { message.seen.append(index) }
+                continue
+            }
+            guard !fired.contains(index) else {
+                state.told[index] = state.store.total
+                continue
+            }
+            guard !state.pending.contains(where: { $0.rule.index == index }) else { continue }
+            guard inspector.applies(c, flow, toServer: toServer) else { continue }
+            if state.pending.count >= pendingLimit { state.pending.removeFirst() }
+            state.pending.append(PendingRule(rule: c, progress: [c.streamTests.map { TestProgress($0, from: state.told[index] ?? 0) }]))
+        }
+        var pending = state.pending
+        state.pending = []
+        for i in pending.indices { advance(&pending[i], &state, flow, toServer: toServer, inspector) }
+        pending.removeAll { $0.isDone }
+        state.pending = pending
+    }
+
+    private static func advance(_ p: inout PendingRule, _ state: inout StreamState, _ flow: Flow, toServer: Bool, _ inspector: Inspector) {
+        guard PacketTests.streamSizes(p.rule.rule.packet, flow) else { return }
+        var end = 0
+        let (answer, spot) = evaluate(p.rule.condition, &p, state.store, state.told[p.rule.index] ?? 0, &end)
+        switch answer {
+        case .yes:
+            p.isDone = true
+            state.told[p.rule.index] = max(end, (state.told[p.rule.index] ?? 0) + 1)
+            inspector.fire(p.rule, spot, flow, request: nil, toServer: toServer)
+        case .no: p.isDone = true
+        case .cannot:
+            p.isDone = true
+            inspector.uninspectable(.matchLimit, p.rule, flow, nil)
+        case .later: break
+        }
+    }
+
+    private static func evaluate(
+        _ c: CompiledCondition, _ p: inout PendingRule, _ store: StreamStore, _ told: Int, _ end: inout Int
+    ) -> (Answer, Spot) {
+        switch c {
+        case .all(let parts):
+            var result = Answer.yes
+            var spot = Spot()
+            for part in parts {
+                let (answer, s) = evaluate(part, &p, store, told, &end)
+                if answer == .no { return (.no, s) }
+                if spot.buffer == nil { spot = s }
+                if answer != .yes { result = answer }
+            }
+            return (result, spot)
+        case .any(let parts):
+            var result = Answer.no
+            for part in parts {
+                let (answer, s) = evaluate(part, &p, store, told, &end)
+                if answer == .yes { return (.yes, s) }
+                if answer != .no { result = answer }
+            }
+            return (result, Spot())
+        case .test(let test, let slot):
+            guard test.buffer == .payload, slot >= 0 else { return (.no, Spot()) }
+            if test.streaming == .streaming {
+                let answer = test.advance(&p.progress[0][slot], store, isEnd: false)
+                end = max(end, p.progress[0][slot].groups.map(\.end).max() ?? 0)
+                return (answer, Spot(buffer: .payload, offset: p.progress[0][slot].offset))
+            }
+            // A stream has no end that a rule could wait for: negations and expressions hold for what has come.
+            var matcher = Matcher()
+            let from = max(store.base, told)
+            guard from <= store.total else { return (.no, Spot()) }
+            let holds = matcher.holds(
+                test.steps, from: 0, in: store.bytes.span.extracting((from - store.base)..<store.bytes.count), base: from)
+            end = max(end, store.total)
+            if matcher.hitLimit { return (.cannot, Spot()) }
+            return (holds ? .yes : .no, Spot(buffer: .payload, offset: matcher.firstOffset))
+        }
+    }
+}

@@ -1,0 +1,153 @@
+// `fother rules test`: what the rules say about requests in files and about a capture.
+
+import ArgumentParser
+import ELF
+import Foundation
+import Interception
+import ProcessControl
+import VirtualPatch
+
+struct RulesTestCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "test", abstract: "Say which rules match requests in files, or the traffic of a capture.")
+
+    static let captureLimitBytes = 2 << 30
+
+    @Option(help: "Rule files, or folders of them.", completion: .file()) var rules: [String]
+    @Option(help: "A file with what one client sends on one connection, from the request line on.", completion: .file())
+    var request: [String] = []
+    @Option(help: "A capture, pcap or pcapng.", completion: .file()) var pcap: [String] = []
+    @Flag(help: "Judge only the view that the rule language specifies.") var strict = false
+    @Option(help: "Whose reading of paths to assume: generic, apache, iis or nginx.") var profile = "generic"
+    @Flag(help: "Print JSON, schema fother.rulestest/1.") var json = false
+
+    struct FindingValue: Encodable {
+        var kind: String
+        var rule: String?
+        var cves: [String] = []
+        var message: String?
+        var action: String?
+        var buffer: String?
+        var offset: Int?
+        var view: Int?
+        var reason: String?
+        var flow: String
+        var request: Int?
+        var packet: Int
+
+        init(_ finding: Finding) {
+            switch finding {
+            case .alert(let a):
+                kind = "match"
+                rule = a.rule
+                cves = a.cves
+                message = a.message
+                action = a.action.rawValue
+                buffer = a.buffer
+                offset = a.offset
+                view = a.view
+                flow = a.flow.description
+                request = a.request
+                packet = a.packet
+            case .uninspectable(let u):
+                kind = "uninspectable"
+                rule = u.rule
+                reason = u.reason.rawValue
+                flow = u.flow.description
+                request = u.request
+                packet = u.packet
+            }
+        }
+    }
+
+    struct Input: Encodable {
+        var file: String
+        var verdict: String
+        var requests: Int
+        var findings: [FindingValue]
+    }
+
+    struct Report: Encodable {
+        var schema = "fother.rulestest/1"
+        var loaded: Int
+        var total: Int
+        var inputs: [Input]
+    }
+
+    func run() throws {
+        try Program.run {
+            guard !request.isEmpty || !pcap.isEmpty else {
+                throw Failure("nothing-to-test", "no request and no capture is named", remedy: "Give --request FILE or --pcap FILE.")
+            }
+            guard let profile = ServerProfile(name: profile) else {
+                throw Failure("profile-unknown", "there is no server profile of that name", at: profile, remedy: "generic, apache, iis, nginx")
+            }
+            let set = RuleSet.load(try RuleFiles.read(rules))
+            var options = EngineOptions()
+            options.isStrict = strict
+            options.profile = profile
+            let compiled = try CompiledRules(set.rules)
+            var inputs: [Input] = []
+            for path in request {
+                var options = options
+                options.requestsOnly = true
+                let engine = try Engine(compiled, options)
+                let outcome = engine.inspect(request: try RegularFile.read(path))
+                inputs.append(
+                    Input(
+                        file: path, verdict: Self.verdict(outcome.findings, outcome.verdict), requests: engine.counters.requests,
+                        findings: outcome.findings.map(FindingValue.init)))
+            }
+            for path in pcap { inputs.append(try replay(path, try Engine(compiled, options))) }
+            if json {
+                try Output.json(Report(loaded: set.rules.count, total: set.total, inputs: inputs))
+            } else {
+                for input in inputs { show(input) }
+                Output.line(Theme.quiet("\(set.rules.count) of \(set.total) rules loaded"))
+            }
+            return inputs.contains { $0.verdict == "match" || $0.verdict == "uninspectable" } ? Exit.actionNeeded : Exit.done
+        }
+    }
+
+    private func replay(_ path: String, _ engine: Engine) throws(Failure) -> Input {
+        let capture = try Capture(try RegularFile.read(path, limitBytes: Self.captureLimitBytes), name: path)
+        var findings: [Finding] = []
+        var verdict = Verdict.pass
+        let bytes = capture.bytes
+        for record in capture.records {
+            guard let packet = record.packet else { continue }
+            let outcome = engine.inspect(packet: bytes.span.extracting(packet), at: record.time)
+            findings += outcome.findings
+            if verdict == .pass { verdict = outcome.verdict }
+        }
+        findings += engine.finish().findings
+        return Input(
+            file: path, verdict: Self.verdict(findings, verdict), requests: engine.counters.requests, findings: findings.map(FindingValue.init))
+    }
+
+    /// `match` before `uninspectable` before `pass`.
+    private static func verdict(_ findings: [Finding], _ verdict: Verdict) -> String {
+        if verdict != .pass || findings.contains(where: { if case .alert = $0 { true } else { false } }) { return "match" }
+        return findings.isEmpty ? "pass" : "uninspectable"
+    }
+
+    private func show(_ input: Input) {
+        let mark =
+            switch input.verdict {
+            case "match": Theme.exposed("match")
+            case "uninspectable": Theme.review("uninspectable")
+            default: Theme.good("pass")
+            }
+        Output.line("\(mark)  \(Theme.strong(input.file))  \(Theme.quiet("\(input.requests) requests"))")
+        for f in input.findings {
+            var text = "  " + (f.kind == "match" ? "rule \(f.rule ?? "")" : "uninspectable: \(f.reason ?? "")" + (f.rule.map { ", rule \($0)" } ?? ""))
+            if !f.cves.isEmpty { text += "  " + f.cves.joined(separator: " ") }
+            if let message = f.message { text += "  " + message }
+            Output.line(text)
+            var place = "    " + f.flow + (f.request.map { ", request \($0)" } ?? ", packet \(f.packet)")
+            if let buffer = f.buffer { place += ", in \(buffer)" + (f.offset.map { " at byte \($0)" } ?? "") }
+            if let view = f.view, view > 0 { place += view == 1 ? ", parameters decoded" : ", decoded twice" }
+            Output.line(Theme.quiet(place))
+        }
+    }
+}
