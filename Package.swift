@@ -79,6 +79,9 @@ let package = Package(
         .executableTarget(
             name: "soak-transitions", dependencies: ["ELF", "ProcessControl", "LivePatch", "LivePatchApplier"], path: "Benchmarks/Soak",
             swiftSettings: strict),
+        .executableTarget(
+            name: "conformance", dependencies: ["ELF", "VirtualPatch", "Interception"], path: "Benchmarks/Conformance",
+            swiftSettings: strict),
         .target(
             name: "FuzzTargets", dependencies: ["ELF", "LivePatch", "LivePatchBuilder"], path: "Fuzz/Sources", swiftSettings: strict),
     ]

@@ -102,7 +102,9 @@ public struct Capture {
                 let b = body.lowerBound
                 let index = Int(u32(b, isLittle))
                 let kept = Int(u32(b + 12, isLittle)), had = Int(u32(b + 16, isLittle))
-                guard index < interfaces.count, kept <= body.count - 20 else { throw malformed("a packet block that does not hold together", at) }
+                guard index < interfaces.count, kept <= body.count - 20 else {
+                    throw malformed("a packet block that does not hold together", at)
+                }
                 let ticks = UInt64(u32(b + 4, isLittle)) << 32 | UInt64(u32(b + 8, isLittle))
                 let time = Instant(nanoseconds: Self.nanoseconds(ticks, interfaces[index].ticksPerSecond))
                 add(time, (b + 20)..<(b + 20 + kept), interfaces[index].link, isCut: kept < had)

@@ -46,7 +46,8 @@ public final class Engine {
 
     /// Judges the bytes of one client as they would be sent on one connection. `toServer` false: what the server sends.
     public func inspect(request bytes: [UInt8], responses: [UInt8] = [], at time: Instant = Instant(nanoseconds: 0)) -> Outcome {
-        let name = FlowName(client: Address(v4: 0x7f000001), server: Address(v4: 0x7f000001), clientPort: 40000, serverPort: 80, transport: 6)
+        let name = FlowName(
+            client: Address(v4: 0x7f000001), server: Address(v4: 0x7f000001), clientPort: 40000, serverPort: 80, transport: 6)
         let flow = Flow(name, at: time)
         flow.isEstablished = true
         flow.application = .http
@@ -131,7 +132,9 @@ public final class Engine {
             end(flow)
             flows[forward] = nil
         } else if let flow = flows[backward] {
-            guard isSyn, flow[toServer: true].isFinished || flow[toServer: false].isFinished, !flow.isCondemned else { return (flow, false) }
+            guard isSyn, flow[toServer: true].isFinished || flow[toServer: false].isFinished, !flow.isCondemned else {
+                return (flow, false)
+            }
             end(flow)
             flows[backward] = nil
         }
@@ -234,7 +237,9 @@ public final class Engine {
     private func acknowledge(_ number: UInt32, _ flow: Flow, toServer: Bool) {
         let other = !toServer
         flow[toServer: toServer].acknowledged = number
-        guard let next = flow[toServer: other].next, Self.isBefore(next, number), let first = flow[toServer: other].waiting.first else { return }
+        guard let next = flow[toServer: other].next, Self.isBefore(next, number), let first = flow[toServer: other].waiting.first else {
+            return
+        }
         guard !Self.isBefore(number, first.sequence) else { return }
         gap(flow, to: first.sequence, toServer: other)
     }
@@ -273,7 +278,9 @@ public final class Engine {
     }
 
     private func drain(_ flow: Flow, toServer: Bool, _ fired: Set<Int>) {
-        while let first = flow[toServer: toServer].waiting.first, let next = flow[toServer: toServer].next, !Self.isBefore(next, first.sequence) {
+        while let first = flow[toServer: toServer].waiting.first, let next = flow[toServer: toServer].next,
+            !Self.isBefore(next, first.sequence)
+        {
             flow[toServer: toServer].waiting.removeFirst()
             flow[toServer: toServer].waitingBytes -= first.bytes.count
             let old = Int(next &- first.sequence)
@@ -290,7 +297,9 @@ public final class Engine {
     }
 
     private func feed(_ flow: Flow, _ bytes: Span<UInt8>, toServer: Bool) {
-        if flow.name.transport == 6, flow.http != nil, counters.packets == 0 { StreamRules.look(bytes, flow, toServer: toServer, inspector, []) }
+        if flow.name.transport == 6, flow.http != nil, counters.packets == 0 {
+            StreamRules.look(bytes, flow, toServer: toServer, inspector, [])
+        }
         flow.http?.feed(bytes, toServer: toServer)
         flow.message?.feed(bytes, toServer: toServer, flow, inspector)
     }

@@ -48,7 +48,7 @@ public struct Uninspectable: Sendable, Equatable {
         case httpError = "http-error"
         case httpTunnel = "http-tunnel"
         case httpWithoutVersion = "http-without-version"
-        case http2 = "http-2"
+        case http2 = "http-version-two"
         case httpUpgrade = "http-upgrade"
         case httpLimit = "http-limit"
         case bodyTooLong = "body-too-long"

@@ -143,7 +143,9 @@ final class Inspector {
     func event(_ name: String, _ m: HTTPMessage, _ session: HTTPSession) {
         for rule in rules.rules where rule.rule.events.contains(name) {
             guard applies(rule, session.flow, toServer: m.isRequest) else { continue }
-            if rule.streamTests.isEmpty, evaluate(rule.condition, m, session, 0, { _, _ in (.no, nil) }, isEnd: true).answer != .yes { continue }
+            if rule.streamTests.isEmpty, evaluate(rule.condition, m, session, 0, { _, _ in (.no, nil) }, isEnd: true).answer != .yes {
+                continue
+            }
             fire(rule, Spot(), session.flow, request: m.number, toServer: m.isRequest)
         }
     }
@@ -151,9 +153,11 @@ final class Inspector {
     private func decide(_ p: inout PendingRule, _ m: HTTPMessage, _ session: HTTPSession, isEnd: Bool) {
         var isLater = false, isUndecided = false
         for view in p.progress.indices {
-            let (answer, spot) = evaluate(p.rule.condition, m, session, view, { slot, test in
-                self.advance(&p, view, slot, test, m, session, isEnd: isEnd)
-            }, isEnd: isEnd)
+            let (answer, spot) = evaluate(
+                p.rule.condition, m, session, view,
+                { slot, test in
+                    self.advance(&p, view, slot, test, m, session, isEnd: isEnd)
+                }, isEnd: isEnd)
             switch answer {
             case .yes:
                 p.isDone = true
@@ -395,7 +399,8 @@ final class Inspector {
     /// JSON hides literals behind escapes: then its members are scanned themselves.
     private func lookIntoArguments(_ m: HTTPMessage, _ session: HTTPSession, _ moment: Moment) {
         guard rules.prefilters[moment] != nil, rules.used.contains(.zoneBodyArguments), m.bodies[0].isComplete else { return }
-        guard m.bodies[0].total > 0, !m.isForm, m.bodies[0].bytes.contains(where: { $0 == UInt8(ascii: "\\") || $0 == UInt8(ascii: "%") }) else { return }
+        guard m.bodies[0].total > 0, !m.isForm, m.bodies[0].bytes.contains(where: { $0 == UInt8(ascii: "\\") || $0 == UInt8(ascii: "%") })
+        else { return }
         newStamp()
         candidates.removeAll(keepingCapacity: true)
         for view in [0, 2] {

@@ -134,7 +134,9 @@ struct RulesExplainCommand: ParsableCommand {
             let wanted = what.uppercased()
             let found = RuleSet.load(try RuleFiles.read(rules)).rules.filter { $0.id == what || $0.cves.contains(wanted) }
             guard !found.isEmpty else {
-                throw Failure("rule-not-found", "no loaded rule has this id or names this CVE", at: what, remedy: "fother rules check says what was refused.")
+                throw Failure(
+                    "rule-not-found", "no loaded rule has this id or names this CVE", at: what,
+                    remedy: "fother rules check says what was refused.")
             }
             if json {
                 try Output.json(RulesListCommand.Report(rules: found.map(RuleValue.init)))

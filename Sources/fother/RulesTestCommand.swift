@@ -80,7 +80,8 @@ struct RulesTestCommand: ParsableCommand {
                 throw Failure("nothing-to-test", "no request and no capture is named", remedy: "Give --request FILE or --pcap FILE.")
             }
             guard let profile = ServerProfile(name: profile) else {
-                throw Failure("profile-unknown", "there is no server profile of that name", at: profile, remedy: "generic, apache, iis, nginx")
+                throw Failure(
+                    "profile-unknown", "there is no server profile of that name", at: profile, remedy: "generic, apache, iis, nginx")
             }
             let set = RuleSet.load(try RuleFiles.read(rules))
             var options = EngineOptions()
@@ -122,7 +123,8 @@ struct RulesTestCommand: ParsableCommand {
         }
         findings += engine.finish().findings
         return Input(
-            file: path, verdict: Self.verdict(findings, verdict), requests: engine.counters.requests, findings: findings.map(FindingValue.init))
+            file: path, verdict: Self.verdict(findings, verdict), requests: engine.counters.requests,
+            findings: findings.map(FindingValue.init))
     }
 
     /// `match` before `uninspectable` before `pass`.
@@ -140,7 +142,9 @@ struct RulesTestCommand: ParsableCommand {
             }
         Output.line("\(mark)  \(Theme.strong(input.file))  \(Theme.quiet("\(input.requests) requests"))")
         for f in input.findings {
-            var text = "  " + (f.kind == "match" ? "rule \(f.rule ?? "")" : "uninspectable: \(f.reason ?? "")" + (f.rule.map { ", rule \($0)" } ?? ""))
+            var text =
+                "  "
+                + (f.kind == "match" ? "rule \(f.rule ?? "")" : "uninspectable: \(f.reason ?? "")" + (f.rule.map { ", rule \($0)" } ?? ""))
             if !f.cves.isEmpty { text += "  " + f.cves.joined(separator: " ") }
             if let message = f.message { text += "  " + message }
             Output.line(text)

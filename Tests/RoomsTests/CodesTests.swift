@@ -8,6 +8,9 @@ private let otherWords: Set<String> = [
     // what a process or an object is, in JSON
     "already-patched", "could-not-tell", "no-package", "not-patched", "nothing-to-do",
     "no-unwinder", "not-registered",
+    // keywords of rules, headers of HTTP, classes of rules
+    "accept-encoding", "accept-language", "app-layer-event", "app-layer-protocol", "content-length", "content-type", "end-of-buffer",
+    "set-cookie", "tcp-pkt", "tcp-stream", "user-agent", "x-www-form-urlencoded",
     // options
     "build-id", "debug-dir", "dry-run", "new-source", "no-sources", "old-source",
     // in a manifest

@@ -53,7 +53,8 @@ struct ExploitTest {
             let first = texts.count
             for raw in http["raw"]?.sequence ?? [] { texts.append(raw.string ?? "") }
             for path in http["path"]?.sequence ?? [] {
-                let target = (path.string ?? "").replacingOccurrences(of: "{{BaseURL}}", with: "").replacingOccurrences(of: " ", with: "%20")
+                let target = (path.string ?? "").replacingOccurrences(of: "{{BaseURL}}", with: "").replacingOccurrences(
+                    of: " ", with: "%20")
                 var text = "\(http["method"]?.string ?? "GET") \(target) HTTP/1.1\nHost: {{Hostname}}\n"
                 for (key, value) in http["headers"]?.mapping ?? [:] { text += "\(key.string ?? ""): \(value.string ?? "")\n" }
                 texts.append(text + "\n" + (http["body"]?.string ?? ""))
@@ -98,7 +99,9 @@ struct ExploitTest {
         var head = lines[..<empty].map { $0.hasSuffix("\r") ? String($0.dropLast()) : $0 }
         var body = empty < lines.count ? lines[(empty + 1)...].joined(separator: "\n") : ""
         let isMultipart = head.contains { $0.lowercased().hasPrefix("content-type: multipart") }
-        if isMultipart { body = body.replacingOccurrences(of: "\r\n", with: "\n").replacingOccurrences(of: "\n", with: "\r\n") } else {
+        if isMultipart {
+            body = body.replacingOccurrences(of: "\r\n", with: "\n").replacingOccurrences(of: "\n", with: "\r\n")
+        } else {
             while body.hasSuffix("\n") { body.removeLast() }
         }
         head.removeAll { $0.lowercased().hasPrefix("content-length:") }

@@ -42,7 +42,9 @@ import VirtualPatch
                 let outcome = engine.inspect(request: request.bytes)
                 let isBlocked = outcome.verdict != .pass
                 if isBlocked { blocked += 1 }
-                if let must = request.mustBlock, isBlocked != must { wrong.append("\(name) request \(i + 1): \(isBlocked ? "blocked" : "passed") \(outcome.findings.count)") }
+                if let must = request.mustBlock, isBlocked != must {
+                    wrong.append("\(name) request \(i + 1): \(isBlocked ? "blocked" : "passed") \(outcome.findings.count)")
+                }
             }
         }
         #expect(judged == 97)
@@ -58,7 +60,9 @@ import VirtualPatch
             let request = try JSONDecoder().decode(BenignRequest.self, from: Data(line))
             count += 1
             for finding in engine.inspect(request: request.bytes).findings {
-                if case .alert(let alert) = finding { hits.append("\(request.name): \(alert.rule) \(alert.message) in \(alert.buffer ?? "-") view \(alert.view)") }
+                if case .alert(let alert) = finding {
+                    hits.append("\(request.name): \(alert.rule) \(alert.message) in \(alert.buffer ?? "-") view \(alert.view)")
+                }
             }
         }
         #expect(count == 497)

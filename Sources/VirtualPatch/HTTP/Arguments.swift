@@ -79,7 +79,9 @@ struct Arguments {
             case nil: failed = true
             default:
                 let start = i
-                while let c = byte, c != UInt8(ascii: ","), c != UInt8(ascii: "}"), c != UInt8(ascii: "]"), !Transforms.isSpace(c) { i += 1 }
+                while let c = byte, c != UInt8(ascii: ","), c != UInt8(ascii: "}"), c != UInt8(ascii: "]"), !Transforms.isSpace(c) {
+                    i += 1
+                }
                 if i == start { failed = true } else { out.add(path, Array(bytes[start..<i])) }
             }
         }

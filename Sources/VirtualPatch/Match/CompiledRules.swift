@@ -231,6 +231,7 @@ enum LiteralKeys {
 
     private static func key(_ c: Content, _ buffer: Buffer, _ changesCase: Bool) -> Key {
         let moment: Moment = buffer.moment
-        return Key(moment: moment, literal: LiteralKey(bytes: Array(c.bytes.prefix(lengthLimit)), ignoresCase: c.ignoresCase || changesCase))
+        return Key(
+            moment: moment, literal: LiteralKey(bytes: Array(c.bytes.prefix(lengthLimit)), ignoresCase: c.ignoresCase || changesCase))
     }
 }

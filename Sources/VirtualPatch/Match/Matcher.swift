@@ -122,7 +122,8 @@ struct Matcher {
         while true {
             let from = max(lower, base)
             searched += max(0, upper - from)
-            let hit = upper > from || (upper == from && n == 0)
+            let hit =
+                upper > from || (upper == from && n == 0)
                 ? LiteralSearch.find(c.bytes, in: bytes, from: from - base, to: upper - base, ignoresCase: c.ignoresCase) : nil
             guard let hit else {
                 if c.isNegated { return holds(steps, from: i + 1, in: bytes, base: base) }

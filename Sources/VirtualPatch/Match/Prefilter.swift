@@ -1,8 +1,8 @@
 // Finds which of thousands of literals a buffer holds, in one pass by Vectorscan; says also how long an expression's match can be.
 
 import CVectorscan
-import Glibc
 import ELF
+import Glibc
 
 /// Literals of one buffer, compiled. Immutable; scanning needs a `PrefilterScratch` of the scanning thread.
 @safe final class Prefilter: Sendable {
@@ -27,7 +27,7 @@ import ELF
         var database: OpaquePointer?
         var problem: UnsafeMutablePointer<hs_compile_error_t>?
         var texts = unsafe sources.map { unsafe strdup($0) }
-        defer { for unsafe text in unsafe texts { unsafe free(text) } }
+        defer { unsafe texts.forEach { unsafe free($0) } }
         let rc = unsafe texts.withUnsafeMutableBufferPointer { pointers in
             unsafe pointers.withMemoryRebound(to: UnsafePointer<CChar>?.self) { expressions in
                 unsafe hs_compile_multi(
@@ -103,7 +103,8 @@ extension Pattern {
         guard !source.contains("^") || isRelative || source.contains("[^"), !source.contains("$") else { return nil }
         var info: UnsafeMutablePointer<hs_expr_info_t>?
         var problem: UnsafeMutablePointer<hs_compile_error_t>?
-        let flags = (ignoresCase ? UInt32(HS_FLAG_CASELESS) : 0) | (dotMatchesNewline ? UInt32(HS_FLAG_DOTALL) : 0) | UInt32(HS_FLAG_ALLOWEMPTY)
+        let flags =
+            (ignoresCase ? UInt32(HS_FLAG_CASELESS) : 0) | (dotMatchesNewline ? UInt32(HS_FLAG_DOTALL) : 0) | UInt32(HS_FLAG_ALLOWEMPTY)
         let rc = unsafe hs_expression_info(source, flags, &info, &problem)
         defer {
             unsafe free(info)

@@ -139,7 +139,8 @@ extension CompiledTest {
         if let literal = requiredLiteral, !progress.literalSeen {
             let from = max(0, max(store.base, progress.literalLooked - literal.bytes.count + 1) - store.base)
             progress.literalSeen =
-                LiteralSearch.find(literal.bytes, in: store.bytes.span, from: from, to: store.bytes.count, ignoresCase: literal.ignoresCase) != nil
+                LiteralSearch.find(literal.bytes, in: store.bytes.span, from: from, to: store.bytes.count, ignoresCase: literal.ignoresCase)
+                != nil
             progress.literalLooked = store.total
             if !progress.literalSeen { return isEnd ? .no : .later }
         }

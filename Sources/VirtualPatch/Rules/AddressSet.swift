@@ -118,7 +118,9 @@ public struct AddressSet: Sendable, Equatable {
     private mutating func add(_ other: AddressSet, _ isNegated: Bool) {
         if isNegated {
             exceptions += other.members
-            if other.isAll && other.exceptions.isEmpty { exceptions.append(Block(first: Address(high: 0, low: 0), last: Address(high: .max, low: .max))) }
+            if other.isAll && other.exceptions.isEmpty {
+                exceptions.append(Block(first: Address(high: 0, low: 0), last: Address(high: .max, low: .max)))
+            }
             // A negated negation: the inner exceptions are what remains.
             if other.isAll && !other.exceptions.isEmpty {
                 members += other.exceptions
@@ -211,7 +213,9 @@ public struct PortSet: Sendable, Equatable {
 
     public var text: String {
         if isAny { return "any" }
-        func one(_ r: ClosedRange<UInt16>) -> String { r.lowerBound == r.upperBound ? "\(r.lowerBound)" : "\(r.lowerBound)-\(r.upperBound)" }
+        func one(_ r: ClosedRange<UInt16>) -> String {
+            r.lowerBound == r.upperBound ? "\(r.lowerBound)" : "\(r.lowerBound)-\(r.upperBound)"
+        }
         return (ranges.map(one) + exceptions.map { "not " + one($0) }).joined(separator: ", ")
     }
 }

@@ -48,7 +48,9 @@ struct CrowdSecRuleReader {
             case "labels": labels(value, &rule)
             case "rules":
                 rule.place = place(value)
-                guard let items = value.sequence, !items.isEmpty else { throw Failure("rule-malformed", "'rules' is no list", at: place(value)) }
+                guard let items = value.sequence, !items.isEmpty else {
+                    throw Failure("rule-malformed", "'rules' is no list", at: place(value))
+                }
                 var alternatives: [Condition] = []
                 for item in items { alternatives.append(try condition(item, depth: 0)) }
                 rule.condition = alternatives.count == 1 ? alternatives[0] : .any(alternatives)
@@ -76,7 +78,9 @@ struct CrowdSecRuleReader {
     }
 
     private func condition(_ node: Node, depth: Int) throws(Failure) -> Condition {
-        guard depth <= Self.depthLimit else { throw Failure("rule-malformed", "conditions nest deeper than \(Self.depthLimit)", at: place(node)) }
+        guard depth <= Self.depthLimit else {
+            throw Failure("rule-malformed", "conditions nest deeper than \(Self.depthLimit)", at: place(node))
+        }
         guard let map = node.mapping else { throw Failure("rule-malformed", "a condition is a mapping", at: place(node)) }
         var zones: [String] = [], variables: [String] = [], transforms: [String] = []
         var match: Node?
@@ -101,7 +105,9 @@ struct CrowdSecRuleReader {
             }
         }
         if let group {
-            guard match == nil, zones.isEmpty else { throw Failure("rule-malformed", "a group and a match in one condition", at: place(node)) }
+            guard match == nil, zones.isEmpty else {
+                throw Failure("rule-malformed", "a group and a match in one condition", at: place(node))
+            }
             return group
         }
         guard let match, !zones.isEmpty else { throw Failure("rule-malformed", "a condition needs zones and a match", at: place(node)) }
@@ -158,7 +164,8 @@ struct CrowdSecRuleReader {
             guard let zone = Buffer.zones[name] else {
                 throw Failure("rule-option-unsupported", "the zone '\(name)' is not supported", at: place(node))
             }
-            let usesSelectors = zone.hasInstances && zone != .zoneArgumentNames && zone != .zoneBodyArgumentNames && zone != .zoneHeaderNames
+            let usesSelectors =
+                zone.hasInstances && zone != .zoneArgumentNames && zone != .zoneBodyArgumentNames && zone != .zoneHeaderNames
             for selector in usesSelectors ? selectors : [nil] {
                 tests.append(.test(BufferTest(buffer: zone, selector: selector, transforms: steps, matches: [step])))
             }

@@ -5,12 +5,13 @@ extension Rule {
     public var service: String {
         var text = traffic.application.map { $0.rawValue.uppercased() } ?? ""
         if text.isEmpty {
-            text = switch traffic.transport {
-            case .any: "any protocol"
-            case .tcp: "TCP"
-            case .udp: "UDP"
-            case .icmp: "ICMP"
-            }
+            text =
+                switch traffic.transport {
+                case .any: "any protocol"
+                case .tcp: "TCP"
+                case .udp: "UDP"
+                case .icmp: "ICMP"
+                }
         }
         if traffic.packetsOnly { text += ", single packets" }
         if traffic.streamOnly { text += ", the stream" }
@@ -44,7 +45,9 @@ extension Rule {
         for bit in hostBits where bit.operation != .isset && bit.operation != .isnotset {
             out.append("then: xbit \(bit.name) is \(bit.operation.rawValue) for the \(bit.track.rawValue), for \(bit.expire) s")
         }
-        if let t = threshold { out.append("told at most as the threshold says: \(t.kind.rawValue), \(t.count) in \(t.seconds) s \(t.track.rawValue)") }
+        if let t = threshold {
+            out.append("told at most as the threshold says: \(t.kind.rawValue), \(t.count) in \(t.seconds) s \(t.track.rawValue)")
+        }
         if isSilent { out.append("nothing is told") }
         return out
     }
@@ -111,9 +114,11 @@ extension Match {
         case .byteExtract(let e):
             return "gives \(Amount.variable(e.variable).text(variables)) from \(e.count) bytes at \(e.offset.text(variables))"
         case .byteMath(let m):
-            return "gives \(Amount.variable(m.variable).text(variables)) from \(m.count.text(variables)) bytes \(m.operation) \(m.operand.text(variables))"
+            return
+                "gives \(Amount.variable(m.variable).text(variables)) from \(m.count.text(variables)) bytes \(m.operation) \(m.operand.text(variables))"
         case .dataAt(let d):
-            return (d.isNegated ? "has no" : "has") + " byte \(d.position.text(variables))" + (d.isRelative ? " after the match before" : "")
+            return (d.isNegated ? "has no" : "has") + " byte \(d.position.text(variables))"
+                + (d.isRelative ? " after the match before" : "")
         case .size(let s): return "is \(s.text) bytes long"
         case .base64(let b):
             return "holds base64 that decodes to what " + b.matches.map { $0.text(variables) }.joined(separator: ", ")

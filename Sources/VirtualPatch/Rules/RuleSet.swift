@@ -66,7 +66,8 @@ public struct RuleSet: Sendable {
                 kept.append(rule)
             } else {
                 refused.append(
-                    Failure("rule-duplicate", "the id \(rule.id) stands twice; the highest revision that came first is kept", at: rule.place))
+                    Failure(
+                        "rule-duplicate", "the id \(rule.id) stands twice; the highest revision that came first is kept", at: rule.place))
             }
         }
         rules = kept
@@ -80,7 +81,9 @@ public struct RuleSet: Sendable {
         }
         for rule in rules {
             for bit in rule.flowBits where bit.operation == .isset && set.isDisjoint(with: bit.names) {
-                notes.append("\(rule.place): rule \(rule.id) waits for the flowbit \(bit.names.joined(separator: " or ")), which no loaded rule sets")
+                notes.append(
+                    "\(rule.place): rule \(rule.id) waits for the flowbit \(bit.names.joined(separator: " or ")), which no loaded rule sets"
+                )
             }
             for bit in rule.hostBits where bit.operation == .isset && !hostSet.contains(bit.name) {
                 notes.append("\(rule.place): rule \(rule.id) waits for the xbit \(bit.name), which no loaded rule sets")

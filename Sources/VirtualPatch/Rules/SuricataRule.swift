@@ -48,8 +48,11 @@ struct SuricataRuleReader {
 
     private mutating func header(_ words: [Substring], _ variables: RuleVariables) throws(Failure) {
         guard words.count == 7 else { throw Failure("rule-malformed", "a header has 7 words, this one \(words.count)") }
-        guard let action = ["alert": Action.alert, "drop": .drop, "reject": .reject, "pass": .pass, "rejectsrc": .reject,
-            "rejectboth": .reject, "rejectdst": .reject][String(words[0])]
+        guard
+            let action = [
+                "alert": Action.alert, "drop": .drop, "reject": .reject, "pass": .pass, "rejectsrc": .reject,
+                "rejectboth": .reject, "rejectdst": .reject,
+            ][String(words[0])]
         else { throw Failure("rule-action-unsupported", "the action '\(words[0])' is not supported") }
         rule.action = action
         switch words[1] {
@@ -247,9 +250,13 @@ struct SuricataRuleReader {
 
     private mutating func select(_ name: String, _ buffer: Buffer) throws(Failure) {
         // Old keywords without a dot change the content before; those that never did are sticky.
-        let isModifier = name.hasPrefix("http_") && !["http_request_line", "http_protocol", "http_header_names", "http_start",
-            "http_referer", "http_content_type", "http_content_len", "http_connection", "http_accept", "http_accept_lang",
-            "http_accept_enc", "http_request_header", "http_response_line", "http_response_header"].contains(name)
+        let isModifier =
+            name.hasPrefix("http_")
+            && ![
+                "http_request_line", "http_protocol", "http_header_names", "http_start",
+                "http_referer", "http_content_type", "http_content_len", "http_connection", "http_accept", "http_accept_lang",
+                "http_accept_enc", "http_request_header", "http_response_line", "http_response_header",
+            ].contains(name)
         if !isModifier {
             base64 = nil
             current = list(buffer, [], isSticky: true)
@@ -333,7 +340,9 @@ struct SuricataRuleReader {
         let (p, buffer) = try SuricataOperations.pattern(value)
         try Regex.check(p)
         if let buffer, current == nil || lists[current ?? 0].buffer != buffer {
-            guard current == nil else { throw Failure("rule-malformed", "the expression's flag names another buffer than the one selected") }
+            guard current == nil else {
+                throw Failure("rule-malformed", "the expression's flag names another buffer than the one selected")
+            }
             let to = list(buffer, [], isSticky: false)
             if p.isRelative { Self.follow(&lists[to].matches) }
             lists[to].matches.append(.pattern(p))
