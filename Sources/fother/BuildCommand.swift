@@ -13,11 +13,14 @@ struct BuildCommand: ParsableCommand {
             OLD and NEW are each an ELF file, a .deb, or package=version (what is installed, else from the archive; nothing is \
             installed and the system's configuration stays as it is). OLD may also be pid:PID:OBJECT, the file behind a mapping.
 
+            With --source PACKAGE=VERSION and --patch or --revert, one fix is built for the package as it is installed: its Debian source \
+            is built twice by its own rules, as nobody and without network. With --patch the build without the fix must be the installed one; with --revert the patch is for the build that is made without it.
+
             A refusal writes no file. Exit: 0 patch written or nothing to do, 2 refused or to be reviewed, 1 error.
             """)
 
-    @Argument(help: "The vulnerable build.") var old: String
-    @Argument(help: "The fixed build; not with --self.") var new: String?
+    @Argument(help: "The vulnerable build; not with --source.") var old: String?
+    @Argument(help: "The fixed build; not with --self or --source.") var new: String?
     @Option(name: .shortAndLong, help: "Patch file to write, or a folder when several objects changed.") var output: String?
     @Option(help: "Consider only this ELF object of a package.") var object: String?
     @Flag(name: .customLong("self"), help: "Move functions of OLD without changing them: what it does to a process is what patching costs.")
@@ -30,10 +33,24 @@ struct BuildCommand: ParsableCommand {
     @Option(name: .customLong("new-source"), help: "See --old-source.") var newSource: String?
     @Option(name: .customLong("debug-dir"), help: "A folder of separate debug files, besides /usr/lib/debug (may be repeated).")
     var debugFolders: [String] = []
+    @Option(help: "Build this installed PACKAGE=VERSION from its source, with and without one fix.") var source: String?
+    @Option(help: "With --source: the fix.") var patch: String?
+    @Option(help: "With --source: a fix that the source has; the build without it is the vulnerable one.") var revert: String?
+    @Flag(name: .customLong("install-build-deps"), help: "With --source: install what the build needs, as root and for good.")
+    var installBuildDependencies = false
     @Flag(help: "Print JSON, schema fother.build/1.") var json = false
 
     func validate() throws {
         if (oldSource == nil) != (newSource == nil) { throw ValidationError("--old-source and --new-source belong together.") }
+        if source != nil {
+            guard old == nil, !itself, (patch == nil) != (revert == nil) else {
+                throw ValidationError("--source takes one of --patch and --revert, and no builds.")
+            }
+            return
+        }
+        guard patch == nil, revert == nil, old != nil else {
+            throw ValidationError(old == nil ? "A build is needed." : "--patch and --revert need --source.")
+        }
         if itself == (new != nil) {
             throw ValidationError(itself ? "--self takes one build." : "A second build is needed to compare with.")
         }
@@ -56,35 +73,15 @@ struct BuildCommand: ParsableCommand {
 
     func run() throws {
         try Program.run {
-            Output.progress("reading \(old)")
-            let cache = PackageCache(folder: PatchStore.cacheFolder)
-            let a = try BuildInput.read(old, only: object, cache: cache)
-            var b = a
-            if let new {
-                Output.progress("reading \(new)")
-                b = try BuildInput.read(new, only: object, cache: cache)
-            }
-            let pairs = itself ? a.objects.map { (old: $0, new: $0) } : BuildInput.pairs(a, b).filter { $0.old.bytes != $0.new.bytes }
-            let changelog = itself ? nil : BuildInput.cves(a, b)
-            let evidence = itself || pairs.isEmpty ? [] : [try sources(a, b, cache)]
-            var results: [Result] = []
+            let plan = try plan()
+            var results = plan.failures.map { Result(object: $0.object, outcome: "failed", failure: FailureValue($0.failure)) }
             var files: [(Result, [UInt8])] = []
-            for pair in pairs {
-                Output.progress("comparing \(pair.old.path)")
-                var result = Result(object: pair.old.path, outcome: "failed")
+            for pair in plan.pairs {
+                Output.progress("comparing \(pair.path)")
+                var result = Result(object: pair.path, outcome: "failed")
                 do {
-                    var context = BuildContext(
-                        object: pair.old.path, package: a.package ?? b.package, oldVersion: a.version, newVersion: b.version,
-                        cves: changelog?.named ?? [], cvesAreComplete: changelog?.isComplete)
-                    context.evidence = evidence
-                    if !itself {
-                        let folders = debugFolders + [DebugFiles.standard]
-                        context.oldDebug = try DebugFiles.find(for: pair.old.bytes, in: folders)
-                        context.newDebug = try DebugFiles.find(for: pair.new.bytes, in: folders)
-                    }
                     let built =
-                        try itself
-                        ? buildItself(pair.old.bytes, moving: choice, context) : build(old: pair.old.bytes, new: pair.new.bytes, context)
+                        try itself ? buildItself(pair.old, moving: choice, pair.context) : build(old: pair.old, new: pair.new, pair.context)
                     result.manifest = built.manifest
                     result.statistics = built.statistics
                     switch built.outcome {
@@ -106,23 +103,13 @@ struct BuildCommand: ParsableCommand {
                 guard let id = result.id, let m = result.manifest else { continue }
                 try Trust().remember(
                     DerivedRecord(
-                        id: id, oldSHA256: m.oldSHA256, newSHA256: m.newSHA256, oldOrigin: a.origin, newOrigin: b.origin, tool: m.tool))
+                        id: id, oldSHA256: m.oldSHA256, newSHA256: m.newSHA256, oldOrigin: plan.origins.old, newOrigin: plan.origins.new,
+                        tool: m.tool))
             }
-            if json { try Output.json(Report(results: results)) } else { show(results, a, b, changelog, evidence) }
+            if json { try Output.json(Report(results: results)) } else { show(results, plan) }
             let needsAction = results.contains { $0.outcome == "refused" || $0.outcome == "failed" || $0.manifest?.verdict == .review }
             return needsAction ? Exit.actionNeeded : Exit.done
         }
-    }
-
-    /// What the sources of both versions say about live data.
-    private func sources(_ a: BuildInput, _ b: BuildInput, _ cache: PackageCache) throws -> LayoutEvidence {
-        if let oldSource, let newSource {
-            Output.progress("comparing sources")
-            return LayoutEvidence(try SourceComparison.compare(old: oldSource, new: newSource))
-        }
-        if noSources { return LayoutEvidence(absent: "source", because: "--no-sources was given.") }
-        Output.progress("fetching and comparing sources")
-        return SourcePackages.evidence(a, b, cache: cache)
     }
 
     private var choice: FunctionChoice {
@@ -152,21 +139,16 @@ struct BuildCommand: ParsableCommand {
         (try? FileManager.default.attributesOfItem(atPath: path))?[.type] as? FileAttributeType == .typeDirectory
     }
 
-    private func show(
-        _ results: [Result], _ a: BuildInput, _ b: BuildInput, _ changelog: (named: [String], isComplete: Bool)?,
-        _ evidence: [LayoutEvidence]
-    ) {
-        if let package = a.package ?? b.package, let from = a.version, let to = b.version {
-            Output.line("\(Theme.strong(package))  \(from) -> \(to)")
-        }
-        if let changelog {
+    private func show(_ results: [Result], _ plan: BuildPlan) {
+        if let title = plan.title { Output.line(title) }
+        if let changelog = plan.changelog {
             if !changelog.named.isEmpty { Output.line("named in the changelog between them: \(changelog.named.joined(separator: ", "))") }
             if !changelog.isComplete {
                 Output.line(Theme.review("the changelog does not hold both versions: more may have been fixed than it names"))
             }
         }
         if results.isEmpty { Output.line("No object differs: there is nothing to patch.") }
-        for e in evidence { EvidenceText.show(e) }
+        for e in plan.evidence { EvidenceText.show(e) }
         for result in results {
             Output.line()
             Output.line(Theme.strong(result.object))
@@ -193,6 +175,7 @@ struct BuildCommand: ParsableCommand {
 /// Evidence for people: what was looked at besides the two files, and what it says.
 enum EvidenceText {
     static func show(_ e: LayoutEvidence) {
+        if !e.note.isEmpty { Output.line(Theme.quiet("\(e.name): \(e.note)")) }
         switch e.answer {
         case .agrees:
             Output.line("\(Theme.good("\(e.name) agrees"))  nothing outside functions differs: live data keeps its layout and meaning")

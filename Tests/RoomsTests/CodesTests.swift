@@ -12,11 +12,12 @@ private let otherWords: Set<String> = [
     "accept-encoding", "accept-language", "app-layer-event", "app-layer-protocol", "content-length", "content-type", "end-of-buffer",
     "set-cookie", "tcp-pkt", "tcp-stream", "user-agent", "x-www-form-urlencoded",
     // options
-    "build-id", "debug-dir", "dry-run", "new-source", "no-sources", "old-source",
+    "build-id", "debug-dir", "dry-run", "install-build-deps", "new-source", "no-sources", "old-source",
     // in a manifest
     "per-call",
     // tools of the distribution, and what they say
     "apt-cache", "apt-config", "apt-get", "config-files", "deb-src", "dpkg-deb", "dpkg-query", "dpkg-source", "not-installed",
+    "build-arch", "dpkg-buildpackage", "dpkg-checkbuilddeps",
 ]
 
 @Suite struct CodesTests {

@@ -17,16 +17,50 @@ public enum SourcePackages {
                 throw Failure("source-names-differ", "the packages are built from different sources.", at: "\(a.name), \(b.name)")
             }
             let archive = SourceArchive(cache: cache.folder)
-            let fetched = (try archive.fetch(a.name, a.version), try archive.fetch(b.name, b.version))
             let work = try Unprivileged.folder()
             defer { try? FileManager.default.removeItem(atPath: work) }
-            try unpack(fetched.0, work + "/old", in: work)
-            try unpack(fetched.1, work + "/new", in: work)
-            return LayoutEvidence(try SourceComparison.compare(old: work + "/old", new: work + "/new"))
+            try unpack(try archive.fetch(b.name, b.version), work + "/new", in: work)
+            var isReconstructed = false
+            do { try unpack(try archive.fetch(a.name, a.version), work + "/old", in: work) } catch let failure as Failure {
+                // Security updates replace each other in the archive.
+                guard ["source-version-not-found", "archive-unreachable"].contains(failure.code) else { throw failure }
+                try reconstruct(a.version, from: b.version, in: work)
+                isReconstructed = true
+            }
+            return LayoutEvidence(try SourceComparison.compare(old: work + "/old", new: work + "/new"), isReconstructed: isReconstructed)
         } catch let failure as Failure {
             return LayoutEvidence(absent: "source", because: failure)
         } catch {
             return LayoutEvidence(absent: "source", because: Failure("source-malformed", "\(error.localizedDescription).", at: a.name))
+        }
+    }
+
+    /// Makes `old` from `new` by taking off the patches that its series gained. Failure: `source-not-reconstructed`.
+    private static func reconstruct(_ old: String, from new: String, in work: String) throws {
+        func no(_ why: String) -> Failure {
+            Failure("source-not-reconstructed", why, at: old, remedy: "Give the old sources with --old-source and --new-source.")
+        }
+        func text(_ path: String) throws -> String {
+            String(decoding: try RegularFile.read("debian/" + path, in: work + "/new", limitBytes: PatchSeries.bytesMax), as: UTF8.self)
+        }
+        guard let before = DebianVersion(old), let after = DebianVersion(new),
+            (try? text("source/format"))?.hasPrefix("3.0 (quilt)") ?? false
+        else {
+            throw no("the archives no longer hold it, and the new source package is of a format that does not tell what came since.")
+        }
+        let patches = try PatchSeries.names(text("patches/series")).map { name in
+            let whole = try text("patches/" + name)
+            return PatchSeries.Patch(name: name, header: String(whole[..<(whole.range(of: "\n--- ")?.lowerBound ?? whole.startIndex)]))
+        }
+        let gained = try PatchSeries.gained(patches, changelog: text("changelog"), old: before, new: after)
+        _ = try ChildProcess.runChecked(Unprivileged.command(["cp", "-a", work + "/new", work + "/old"]), directory: work)
+        for name in gained {
+            let result = try ChildProcess.run(
+                Unprivileged.command([
+                    "patch", "--reverse", "--strip=1", "--fuzz=0", "--batch", "--silent", "--no-backup-if-mismatch", "--reject-file=-",
+                    "--input=debian/patches/" + name,
+                ]), directory: work + "/old")
+            guard result.status.isSuccess else { throw no("the patch \(name) cannot be taken off the new sources.") }
         }
     }
 

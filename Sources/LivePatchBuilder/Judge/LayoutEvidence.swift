@@ -24,6 +24,8 @@ public struct LayoutEvidence: Sendable {
     public var findings: [Finding]
     /// Why there is none, in a sentence; empty otherwise.
     public var reason: String
+    /// What a reader of the answer should know.
+    public var note = ""
 
     public init(_ name: String, _ answer: LayoutAnswer, findings: [Finding] = []) {
         self.name = name
@@ -41,10 +43,14 @@ public struct LayoutEvidence: Sendable {
         self.init(absent: name, because: "\(failure.place): \(failure.sentence) \(failure.remedy) [\(failure.code)]")
     }
 
-    public init(_ source: SourceEvidence) { self.init("source", source.answer, findings: source.findings) }
+    /// `isReconstructed`: the old sources were made from the new ones, by taking patches off.
+    public init(_ source: SourceEvidence, isReconstructed: Bool = false) {
+        self.init("source", source.answer, findings: source.findings)
+        if isReconstructed { note = "old sources reconstructed" }
+    }
 
     /// As the manifest has it: `source: agrees`.
-    public var label: String { "\(name): \(answer.rawValue)" }
+    public var label: String { "\(name): \(answer.rawValue)" + (note.isEmpty ? "" : " (\(note))") }
 }
 
 extension LayoutEvidence {
