@@ -110,7 +110,7 @@ public struct SourceBuild: Sendable {
             throw Failure(
                 "patch-does-not-apply", "the patch cannot be \(isReverted ? "taken off" : "applied"): \(tail(result.output, lines: 3))",
                 at: path,
-                remedy: "It must fit this version of the sources exactly, with paths like a/src/x.c.")
+                remedy: "It must fit this version of the sources exactly, with paths for patch -p1.")
         }
         return bytes
     }
