@@ -46,6 +46,7 @@ bench bench-apply: build
 	scripts/bench-apply
 
 soak: build
+	$(SWIFT) build -c release --static-swift-stdlib --product soak-transitions
 	ROUNDS=$(ROUNDS) scripts/soak $(SECONDS_EACH)
 
 install: build
