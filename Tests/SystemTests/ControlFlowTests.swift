@@ -12,15 +12,30 @@ extension SystemTests {
         let applier = Applier(Tracer())
         let impatient = Applier(Tracer(), budget: TransitionBudget(attemptsMax: 5, timeout: .milliseconds(300)))
 
+        fileprivate struct Path: CustomTestStringConvertible, Sendable {
+            static let all = [Path(path: .automatic, testDescription: "automatic"), Path(path: .pageSwap, testDescription: "page swap")]
+            var path: TransitionPath
+            var testDescription: String
+        }
+
         @Test(
             "ten patches under a load that jumps out, recurses, is cancelled, is interrupted by handlers, forks",
-            arguments: ["longjmp", "recursion", "cancel", "handler", "fork", "spawn"])
-        func load(_ what: String) throws {
+            arguments: ["longjmp", "recursion", "cancel", "handler", "fork", "spawn"], Path.all)
+        fileprivate func load(_ what: String, _ path: Path) throws {
             let victim = try Victim("flow.c", [what])
+            var applier = applier
+            applier.path = path.path
             for _ in 0..<10 {
-                #expect(applier.apply(victim.patch, to: victim.id).word == "patched")
+                let word = applier.apply(victim.patch, to: victim.id).word
+                // While a child of posix_spawn is on its way to its program, no page is swapped.
+                if word == "page-swap" || word == "memory-shared", what == "spawn" { continue }
+                #expect(word == "patched")
                 #expect(try !victim.isVulnerable)
-                #expect(applier.revert(victim.patch, in: victim.id).word == "reverted")
+                var reverted = applier.revert(victim.patch, in: victim.id).word
+                while what == "spawn", reverted == "page-swap" || reverted == "memory-shared" {
+                    reverted = applier.revert(victim.patch, in: victim.id).word
+                }
+                #expect(reverted == "reverted")
                 #expect(try victim.isVulnerable)
             }
             let before = try victim.load

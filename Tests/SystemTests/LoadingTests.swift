@@ -29,8 +29,10 @@ extension SystemTests {
             #expect(try !victim.isVulnerable)
         }
 
-        @Test("unloaded after apply and loaded again, there or elsewhere: what is loaded is what counts", arguments: [false, true])
-        func loadedAgain(elsewhere: Bool) throws {
+        @Test("unloaded after apply and loaded again, there or elsewhere: what is loaded is what counts", arguments: [false, true], [false, true])
+        func loadedAgain(elsewhere: Bool, swapping: Bool) throws {
+            var applier = applier
+            applier.path = swapping ? .pageSwap : .stopAll
             let victim = try start()
             let frames = try victim.ask("trace")
             for _ in 0..<3 {

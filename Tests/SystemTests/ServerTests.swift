@@ -11,8 +11,10 @@ extension SystemTests {
     @Suite struct ServerTests {
         let applier = Applier(Tracer())
 
-        @Test("a server under load answers every request, old or new", arguments: ["epoll", "io_uring"])
-        func underLoad(_ kind: String) throws {
+        @Test("a server under load answers every request, old or new", arguments: ["epoll", "io_uring"], [false, true])
+        func underLoad(_ kind: String, swapping: Bool) throws {
+            var applier = applier
+            applier.path = swapping ? .pageSwap : .stopAll
             guard let victim = try StopTests.supported({ try Victim("server.c", [kind]) }) else { return }
             for _ in 0..<20 {
                 #expect(applier.apply(victim.patch, to: victim.id).word == "patched")
