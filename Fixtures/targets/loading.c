@@ -1,7 +1,8 @@
 // The library comes and goes: it is loaded, unloaded and loaded again, at the same address or another, or twice at once.
 // Argument: the folder of libtarget.so and of other.so, a copy of it. Lines:
 //   load, unload       dlopen and dlclose of libtarget.so
-//   occupy             something else is mapped where it last was
+//   occupy             something else is mapped where it last was, all of it
+//   intact             whether that is as it was
 //   copy, namespace    a second one: other.so, or libtarget.so in a linker namespace of its own
 //   trace              how many frames backtrace(3) sees; it loads an unwinder
 //   second N           the verdict of the second one
@@ -16,6 +17,12 @@
 static void *first, *second;
 static const char *folder;
 static char *place;
+enum { occupied_bytes = 0x4000 };
+static int is_occupied(void) {
+    for (int i = 0; i < occupied_bytes; i++)
+        if (place[i] != 0x5a) return 0;
+    return 1;
+}
 static void *call(const char *name) { return dlsym(first, name); }
 int target_verdict(int x) { return first ? ((int (*)(int))call("target_verdict"))(x) : 0; }
 const char *target_greeting(void) { return first ? ((const char *(*)(void))call("target_greeting"))() : "nothing"; }
@@ -33,8 +40,11 @@ static void other(const char *line) {
         puts(dlclose(first) ? dlerror() : "unloaded");
         first = NULL;
     } else if (!strcmp(line, "occupy\n")) {
-        void *p = mmap(place, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+        void *p = mmap(place, occupied_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+        if (p == place) memset(p, 0x5a, occupied_bytes);
         puts(p == place ? "occupied" : "not free");
+    } else if (!strcmp(line, "intact\n")) {
+        puts(is_occupied() ? "intact" : "overwritten");
     } else if (!strcmp(line, "copy\n")) {
         sprintf(path, "%s/other.so", folder);
         second = dlopen(path, RTLD_NOW | RTLD_LOCAL);

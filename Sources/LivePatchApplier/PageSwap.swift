@@ -88,6 +88,10 @@ extension Applier {
         guard target.maps.count + 2 * plan.sitePages.count + PageSwap.mappingsLeft < KernelLimits.mappingsMax() else {
             throw no("it is near its limit of mappings.")
         }
+        // A page put in place of one that was unmapped meanwhile, or of what came there since, would be a catastrophe.
+        guard let object = target.objects.first(where: { $0.buildID == plan.buildID && $0.bias == plan.bias }),
+            LoadedForGood.contains(object, of: target.objects, target.handle, target.memory)
+        else { throw no("the object may be unloaded at any moment.") }
         try awaitOwnMemory(target.handle, until: .now)
     }
 

@@ -95,6 +95,16 @@ public final class ProcessHandle: Sendable, CustomStringConvertible {
         do { return try directory.readLink(name) } catch { throw processFailure(error, id, name) }
     }
 
+    /// Where the program headers of its program are, as the kernel told the program. Failure: `process-read-failed` when it
+    /// was not told.
+    public func programHeaders() throws(Failure) -> RuntimeAddress {
+        let words = Bytes(try read("task/\(try livingThread())/auxv", limitBytes: Limits.statBytes), name: "auxv")
+        for at in stride(from: 0, to: words.count, by: 16) where words.u64(at) == 3 {
+            if let value = words.u64(at + 8) { return RuntimeAddress(value) }
+        }
+        throw Failure("process-read-failed", "it does not say where its program is.", at: "/proc/\(id)/auxv")
+    }
+
     /// Its arguments; empty for kernel threads and zombies. The process can overwrite them.
     public func commandLine() throws(Failure) -> [String] {
         var text = try read("cmdline", limitBytes: Limits.commandLineBytes)
