@@ -17,6 +17,8 @@ public struct BuildContext: Sendable {
     public var cvesAreComplete: Bool?
     /// What is known about live data besides what the two files say.
     public var evidence: [LayoutEvidence] = []
+    /// The result says, function by function, what changed.
+    public var explains = false
     /// Separate debug files of the two builds; without one the object itself is asked.
     public var oldDebug: [UInt8]?
     public var newDebug: [UInt8]?
@@ -56,6 +58,8 @@ public struct BuildResult: Sendable {
     public var outcome: Outcome
     public var manifest: Manifest
     public var statistics: BuildStatistics
+    /// Functions of the patch, in its order; only where the context asked for them.
+    public var explanation: [FunctionChange] = []
 }
 
 /// Name and version that manifests carry.
@@ -84,7 +88,14 @@ public func build(old oldBytes: [UInt8], new newBytes: [UInt8], _ context: Build
     let debug = (
         try debugFile(context.oldDebug, of: oldFile), try debugFile(context.newDebug, of: newFile)
     )
-    return try derive(comparison, manifest, context.evidence, debug).result
+    var (result, _) = try derive(comparison, manifest, context.evidence, debug)
+    if context.explains {
+        let moved = MovedCode(comparison)
+        result.explanation = moved.functions.map {
+            FunctionChange(comparison, $0, comparison.match.oldOf[$0], why: moved.reasons[$0] ?? "")
+        }
+    }
+    return result
 }
 
 /// What holds the debug information of `file`: its separate debug file, or itself. Failure: `debug-mismatch`.

@@ -38,6 +38,8 @@ struct BuildCommand: ParsableCommand {
     @Option(help: "With --source: a fix that the source has; the build without it is the vulnerable one.") var revert: String?
     @Flag(name: .customLong("install-build-deps"), help: "With --source: install what the build needs, as root and for good.")
     var installBuildDependencies = false
+    @Flag(help: "Show function by function what changed: lines of source where it is at hand, else instructions side by side.")
+    var explain = false
     @Flag(help: "Print JSON, schema fother.build/1.") var json = false
 
     func validate() throws {
@@ -76,6 +78,7 @@ struct BuildCommand: ParsableCommand {
             let plan = try plan()
             var results = plan.failures.map { Result(object: $0.object, outcome: "failed", failure: FailureValue($0.failure)) }
             var files: [(Result, [UInt8])] = []
+            var explanations: [String: [FunctionChange]] = [:]
             for pair in plan.pairs {
                 Output.progress("comparing \(pair.path)")
                 var result = Result(object: pair.path, outcome: "failed")
@@ -84,6 +87,7 @@ struct BuildCommand: ParsableCommand {
                         try itself ? buildItself(pair.old, moving: choice, pair.context) : build(old: pair.old, new: pair.new, pair.context)
                     result.manifest = built.manifest
                     result.statistics = built.statistics
+                    explanations[pair.path] = built.explanation
                     switch built.outcome {
                     case .nothingToDo: result.outcome = "nothing-to-do"
                     case .refused: result.outcome = "refused"
@@ -106,7 +110,7 @@ struct BuildCommand: ParsableCommand {
                         id: id, oldSHA256: m.oldSHA256, newSHA256: m.newSHA256, oldOrigin: plan.origins.old, newOrigin: plan.origins.new,
                         tool: m.tool))
             }
-            if json { try Output.json(Report(results: results)) } else { show(results, plan) }
+            if json { try Output.json(Report(results: results)) } else { show(results, plan, explanations) }
             let needsAction = results.contains { $0.outcome == "refused" || $0.outcome == "failed" || $0.manifest?.verdict == .review }
             return needsAction ? Exit.actionNeeded : Exit.done
         }
@@ -139,7 +143,7 @@ struct BuildCommand: ParsableCommand {
         (try? FileManager.default.attributesOfItem(atPath: path))?[.type] as? FileAttributeType == .typeDirectory
     }
 
-    private func show(_ results: [Result], _ plan: BuildPlan) {
+    private func show(_ results: [Result], _ plan: BuildPlan, _ explanations: [String: [FunctionChange]]) {
         if let title = plan.title { Output.line(title) }
         if let changelog = plan.changelog {
             if !changelog.named.isEmpty { Output.line("named in the changelog between them: \(changelog.named.joined(separator: ", "))") }
@@ -168,6 +172,9 @@ struct BuildCommand: ParsableCommand {
             default: break
             }
             if let manifest = result.manifest { FindingsText.show(manifest.findings) }
+            if let functions = explanations[result.object], explain {
+                ExplanationText.show(functions, sources: plan.evidence.flatMap(\.changes))
+            }
         }
     }
 }

@@ -51,6 +51,7 @@ extension BuildCommand {
                 object: pair.old.path, package: a.package ?? b.package, oldVersion: a.version, newVersion: b.version,
                 cves: plan.changelog?.named ?? [], cvesAreComplete: plan.changelog?.isComplete)
             context.evidence = plan.evidence
+            context.explains = explain
             let folders = debugFolders + [DebugFiles.standard]
             context.oldDebug = try DebugFiles.find(for: pair.old.bytes, in: folders)
             context.newDebug = try DebugFiles.find(for: pair.new.bytes, in: folders)
@@ -89,6 +90,7 @@ extension BuildCommand {
                     object: o.installed.path, package: built.package.package, oldVersion: built.package.version,
                     newVersion: built.package.version.map { $0 + " with " + fix }, cves: built.cves)
                 context.evidence = [built.evidence]
+                context.explains = explain
                 plan.pairs.append(BuildPair(path: o.installed.path, old: builds.old, new: builds.new, context: context))
             } catch let failure as Failure {
                 plan.failures.append((o.installed.path, failure))

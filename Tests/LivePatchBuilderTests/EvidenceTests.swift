@@ -145,6 +145,19 @@ import Testing
         #expect(codes(r) == ["layout-unproved"])
     }
 
+    @Test("a patch can be explained: the instructions of both builds side by side, for each of its functions")
+    func explained() throws {
+        let pair = try Pair(sources: ["a.c": Self.plain])
+        var context = BuildContext(object: "a")
+        #expect(try build(old: pair.old.stripped, new: pair.new.stripped, context).explanation.isEmpty)
+        context.explains = true
+        let explanation = try build(old: pair.old.stripped, new: pair.new.stripped, context).explanation
+        let check = try #require(explanation.first)
+        #expect(explanation.map(\.name) == ["check"])
+        #expect(check.rows.contains { $0.old == nil && $0.new != nil } && check.rows.contains { $0.isSame })
+        #expect(check.rows.compactMap(\.old).last?.hasPrefix("ret") ?? false)
+    }
+
     @Test("a debug file of another build is not taken")
     func mismatch() throws {
         let pair = try Pair(sources: ["a.c": Self.plain], Recipe(flags: ["-g", "-O2"]))

@@ -80,6 +80,15 @@ private func codes(_ e: SourceEvidence) -> Set<String> { Set(e.findings.map(\.co
         #expect(moved.answer == .agrees)
     }
 
+    @Test("what changed in a function is told by its lines, with two around them")
+    func lines() throws {
+        let text = "int x;\nint f(int a)\n{\n    a++;\n    a++;\n    a++;\n    a++;\n    return a;\n}\n"
+        let e = try compare(text, "return a;", "return a + 1;")
+        let change = try #require(e.changes.first)
+        #expect(change.file == "a.c" && change.name == "f")
+        #expect(change.lines == ["…", "     a++;", "     a++;", "-    return a;", "+    return a + 1;", " }"])
+    }
+
     /// Old text, what changes in it, and the finding. All of these look like the inside of a function to somebody.
     struct Trap: Sendable, CustomTestStringConvertible {
         var text: String, from: String, to: String, code: String

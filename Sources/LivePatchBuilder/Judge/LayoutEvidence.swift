@@ -26,6 +26,8 @@ public struct LayoutEvidence: Sendable {
     public var reason: String
     /// What a reader of the answer should know.
     public var note = ""
+    /// Functions that differ, as text.
+    public var changes: [SourceChange] = []
 
     public init(_ name: String, _ answer: LayoutAnswer, findings: [Finding] = []) {
         self.name = name
@@ -46,6 +48,7 @@ public struct LayoutEvidence: Sendable {
     /// `isReconstructed`: the old sources were made from the new ones, by taking patches off.
     public init(_ source: SourceEvidence, isReconstructed: Bool = false) {
         self.init("source", source.answer, findings: source.findings)
+        changes = source.changes
         if isReconstructed { note = "old sources reconstructed" }
     }
 

@@ -14,6 +14,8 @@ public struct SourceEvidence: Sendable {
     public var changed: [String] = []
     public var added: [String] = []
     public var removed: [String] = []
+    /// The same functions, with their lines.
+    public var changes: [SourceChange] = []
 
     public init(_ answer: LayoutAnswer) { self.answer = answer }
 }
@@ -21,6 +23,8 @@ public struct SourceEvidence: Sendable {
 public struct SourceComparison {
     /// More findings than this of one package are counted, not listed.
     static let findingsMax = 200
+    /// Functions whose lines are kept.
+    static let changesMax = 2_000
     /// Pieces outside bodies beyond this many, in a part of a file that differs, are not told apart.
     static let piecesMax = 20_000
 
@@ -224,7 +228,7 @@ public struct SourceComparison {
             return unknown("source-unclear", path, nil, "the file is too large to be read.", "What changed in it.")
         }
         pieces(path, a?.items ?? [], b?.items ?? [], Set((a?.items ?? []).filter { $0.kind == .function }.map(\.name)))
-        bodies(path, a?.functions ?? [], b?.functions ?? [])
+        try bodies(path, a?.functions ?? [], b?.functions ?? [])
     }
 
     private struct Piece: Hashable {
@@ -320,17 +324,30 @@ public struct SourceComparison {
         }
     }
 
-    private mutating func bodies(_ path: String, _ a: [SourceOutline.Function], _ b: [SourceOutline.Function]) {
+    private mutating func bodies(_ path: String, _ a: [SourceOutline.Function], _ b: [SourceOutline.Function]) throws(Failure) {
+        func lines(_ tree: SourceTree) throws(Failure) -> [String] {
+            guard tree.files.contains(path) else { return [] }
+            return String(decoding: try tree.read(path), as: UTF8.self).split(separator: "\n", omittingEmptySubsequences: false).map(
+                String.init)
+        }
+        let oldLines = try lines(old), newLines = try lines(new)
+        func text(_ all: [String], _ functions: [SourceOutline.Function]) -> [String] {
+            functions.flatMap { f in Array(all[min(max(0, f.line - 1), all.count)..<min(max(f.line - 1, f.endLine), all.count)]) }
+        }
         var before: [String: [SourceOutline.Function]] = [:], after: [String: [SourceOutline.Function]] = [:]
         for f in a { before[f.name, default: []].append(f) }
         for f in b { after[f.name, default: []].append(f) }
         for name in Set(before.keys).union(after.keys).sorted() {
             let place = "\(path):\(name)", x = before[name] ?? [], y = after[name] ?? []
+            let isDifferent = x.map(\.body) != y.map(\.body) || x.map(\.head) != y.map(\.head)
+            if isDifferent, result.changes.count < Self.changesMax {
+                result.changes.append(SourceChange(file: path, name: name, old: text(oldLines, x), new: text(newLines, y)))
+            }
             if x.isEmpty {
                 result.added.append(place)
             } else if y.isEmpty {
                 result.removed.append(place)
-            } else if x.map(\.body) != y.map(\.body) || x.map(\.head) != y.map(\.head) {
+            } else if isDifferent {
                 result.changed.append(place)
                 if let f = y.first(where: \.hasEntangledLocals) ?? x.first(where: \.hasEntangledLocals) {
                     result.answer = .differs
