@@ -38,7 +38,7 @@ import Testing
         let row = try #require(try Self.lines("docs/cli.md").first { $0.hasPrefix("| `\(verb)`") || $0.hasPrefix("| `\(verb) ") })
         let cell = try #require(row.split(separator: "|").last { !$0.allSatisfy(\.isWhitespace) })
         let documented = Self.quoted(cell).flatMap { $0.components(separatedBy: ", ") }.filter { $0.hasPrefix("-") }
-        #expect(Set(documented) == Set(named).subtracting(["-h", "--help"]))
+        #expect(Set(documented) == Set(named).subtracting(["-h", "--help", "--version"]))
     }
 
     @Test("every key that the program's JSON has is documented", .enabled(if: geteuid() == 0, "needs root"))
