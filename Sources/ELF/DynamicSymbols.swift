@@ -116,7 +116,7 @@ public struct DynamicSymbols: Sendable {
         guard let raw = try? memory.read(at: symbols + Int(index) * 24, count: 24) else { return nil }
         let view = Bytes(raw, name: "symbol")
         guard let offset = view.u32(0), let info = view.u8(4), let section = view.u16(6), let value = view.u64(8), let size = view.u64(16),
-            Int(section) != Symbol.undefined, size < 1 << 31,
+            Int(section) != Symbol.undefined, size < 1 << 31, value < 1 << 48,
             let text = try? memory.read(at: strings + Int(offset), count: name.count + 1), text == name + [0]
         else { return nil }
         var version: String?

@@ -112,7 +112,9 @@ public struct ExceptionTable: Sendable, Equatable {
                 indices.insert(Int(filter))
                 continue
             }
-            var list = ByteCursor(bytes, typesEnd + Int(-filter) - 1..<limit, part: ".gcc_except_table")
+            let start = typesEnd + Int(-filter) - 1
+            guard start < limit else { throw malformed("a specification lies outside it.", typesEnd) }
+            var list = ByteCursor(bytes, start..<limit, part: ".gcc_except_table")
             var listed: [Int] = []
             while true {
                 let index = try list.uleb()

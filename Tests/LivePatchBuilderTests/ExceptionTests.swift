@@ -1,5 +1,6 @@
 // Attacks with C++: exceptions are thrown from, through and caught in code that a patch carries.
 
+import ELF
 import LivePatch
 import LivePatchBuilder
 import Testing
@@ -199,6 +200,40 @@ import Testing
             ], Recipe(compiler: "g++"))
         let j = try pair.judge()
         #expect(j.answer == .refuse, "\(j)")
+    }
+
+    /// Tables of exceptions and unwind data that no compiler wrote: whatever is said of them, it is said.
+    @Test func tablesThatNobodyWrote() throws {
+        let source = """
+            #include <stdexcept>
+            extern "C" __attribute__((noipa)) long thrower(long n) { if (n > 5) throw std::runtime_error("x"); if (n == 3) throw 3; return n; }
+            extern "C" long use(long n) {
+            #ifdef FIXED
+                if (n == 4) return 44;
+            #endif
+                try { return thrower(n); } catch (const std::exception &e) { return -1; } catch (int k) { return -k; } }
+            extern "C" long other(long n) noexcept { return thrower(n) + 1; }
+            extern "C" long third(long n) throw(int) { return thrower(n) + 2; }
+            """
+        let pair = try Pair(sources: ["a.cc": source], Recipe(compiler: "g++", flags: ["-O2", "-std=c++14"]))
+        let file = try ELFFile(pair.new.stripped, name: "new")
+        let tables = try [".gcc_except_table", ".eh_frame"].map { name in
+            let section = try #require(file.section(name))
+            return Int(section.offset.value)..<Int(section.offset.value) + section.size
+        }
+        var generator = SystemRandomNumberGenerator()
+        for _ in 0..<150 {
+            var bytes = pair.new.stripped
+            for _ in 0..<Int.random(in: 1...4, using: &generator) {
+                let at = Int.random(in: try #require(tables.randomElement(using: &generator)), using: &generator)
+                bytes[at] = [0, 0x7f, 0x80, 0xff, .random(in: 0...255, using: &generator)].randomElement(using: &generator) ?? 0
+            }
+            do throws(Failure) {
+                _ = try build(old: pair.old.stripped, new: bytes, BuildContext(object: "libcase.so"))
+            } catch {
+                #expect(!error.code.isEmpty)
+            }
+        }
     }
 
     /// C++ in which nothing can throw is like C.

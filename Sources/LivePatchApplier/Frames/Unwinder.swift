@@ -19,9 +19,11 @@ struct Exports: Sendable {
 
     /// Where every version of a function is; only what lies in the object's executable segments counts.
     func functions(_ name: String) -> [Range<RuntimeAddress>] {
-        (symbols?.functions(named: name, memory) ?? []).filter { f in
-            object.segments.contains { $0.type == Segment.load && $0.isExecutable && $0.contains(f.lowerBound) }
-        }.map { object.bias.runtime($0.lowerBound)..<object.bias.runtime($0.upperBound) }
+        (symbols?.functions(named: name, memory) ?? []).compactMap { f in
+            let start = object.bias.runtime(f.lowerBound), end = object.bias.runtime(f.upperBound)
+            let isCode = object.segments.contains { $0.type == Segment.load && $0.isExecutable && $0.contains(f.lowerBound) }
+            return isCode && start <= end && object.extent.contains(start) ? start..<end : nil
+        }
     }
 }
 
@@ -57,6 +59,7 @@ struct Unwinder: Sendable {
     /// Whether the unwinder's list of registered objects holds `notes`: only then may it be deregistered. libgcc up to 12 keeps
     /// a list whose heads are in its data (`struct object`, `next` at 40); what is not found there is not proved.
     func lists(_ notes: RuntimeAddress, _ memory: ProcessMemory) -> Bool {
+        var hops = 0
         for segment in object.segments where segment.type == Segment.load && segment.isWritable && segment.memorySize <= Self.dataMax {
             guard let raw = try? memory.read(at: object.bias.runtime(segment.address), count: segment.memorySize) else { continue }
             let words = Bytes(raw, name: object.path)
@@ -64,6 +67,8 @@ struct Unwinder: Sendable {
                 var next = RuntimeAddress(words.u64(at) ?? 0)
                 for _ in 0..<Self.listMax where next.value != 0 {
                     if next == notes { return true }
+                    hops += 1
+                    guard hops < Self.hopsMax else { return false }
                     guard next.value & 7 == 0, let link = try? memory.read(at: next + 40, count: 8) else { break }
                     next = RuntimeAddress(Bytes(link, name: "").u64(0) ?? 0)
                 }
@@ -73,4 +78,6 @@ struct Unwinder: Sendable {
     }
     static let dataMax = 1 << 20
     static let listMax = 256
+    /// A process can make lists of anything.
+    static let hopsMax = 50_000
 }

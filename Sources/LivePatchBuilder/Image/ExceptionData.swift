@@ -14,6 +14,7 @@ struct ExceptionData: Sendable {
     private(set) var slots: [SlotKey: LinkAddress] = [:]
     /// Mangled name -> type_info objects with it.
     private(set) var typesByName: [String: [LinkAddress]] = [:]
+    private(set) var nameOfType: [LinkAddress: String] = [:]
 
     static let typeTable = "_ZTVN10__cxxabiv1"
     static let basesMax = 64
@@ -34,7 +35,9 @@ struct ExceptionData: Sendable {
             } catch { tables[f.index] = .failed(error) }
         }
         for (address, r) in image.relocationAt where Self.isTypeTable(r, image) {
-            if let name = Self.name(address, image) { typesByName[name, default: []].append(address) }
+            guard let name = Self.name(address, image) else { continue }
+            typesByName[name, default: []].append(address)
+            nameOfType[address] = name
         }
     }
 
@@ -60,7 +63,7 @@ extension Comparison {
 
     /// Whether two type_info objects stand for one type: the name is in both builds once, and so are its bases.
     func sameType(_ x: LinkAddress, _ y: LinkAddress, depth: Int = 0) -> Bool {
-        guard depth < ExceptionData.depthMax, let name = newExceptions.typesByName.first(where: { $0.value.contains(y) })?.key,
+        guard depth < ExceptionData.depthMax, let name = newExceptions.nameOfType[y],
             newExceptions.typesByName[name] == [y], oldExceptions.typesByName[name] == [x],
             let r = old.relocationAt[x], let s = new.relocationAt[y], old.symbolKey(r.symbol) == new.symbolKey(s.symbol),
             r.addend == s.addend
@@ -100,7 +103,7 @@ extension Comparison {
     /// The old build's type_info object for one of the new build's; nil when that is not proved.
     func oldType(_ y: LinkAddress) -> LinkAddress? {
         if isItself { return y }
-        guard let name = newExceptions.typesByName.first(where: { $0.value.contains(y) })?.key,
+        guard let name = newExceptions.nameOfType[y],
             let x = oldExceptions.typesByName[name]?.first
         else { return nil }
         return sameType(x, y) ? x : nil
