@@ -34,6 +34,17 @@ private struct LoadedFile: MemoryReader {
     }
 }
 
+/// SplitMix64: the same seed, the same bytes.
+private struct Dice: RandomNumberGenerator {
+    var state: UInt64
+    mutating func next() -> UInt64 {
+        state &+= 0x9e37_79b9_7f4a_7c15
+        var z = (state ^ (state >> 30)) &* 0xbf58_476d_1ce4_e5b9
+        z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
+        return z ^ (z >> 31)
+    }
+}
+
 @Suite struct DynamicSymbolsTests {
     static let paths = ["/lib/x86_64-linux-gnu/libgcc_s.so.1", "/lib/x86_64-linux-gnu/libc.so.6"].filter {
         FileManager.default.fileExists(atPath: $0)
@@ -61,8 +72,8 @@ private struct LoadedFile: MemoryReader {
         let ranges =
             [Int(dynamic.address.value)..<Int(dynamic.address.value) + dynamic.memorySize]
             + tables.map { Int($0.address.value)..<Int($0.address.value) + min($0.size, 512) }
-        var generator = SystemRandomNumberGenerator()
-        for _ in 0..<400 {
+        for seed in 0..<400 {
+            var generator = Dice(state: UInt64(seed))
             var changed = loaded
             for range in ranges {
                 for _ in 0..<Int.random(in: 0...6, using: &generator) {
