@@ -32,6 +32,18 @@ public struct ProcessView: Sendable {
     }
 }
 
+extension ProcessView {
+    /// How many copies of the build that `patch` is for are loaded and do not have it in force. A process can load a second
+    /// copy at any time (dlmopen, a copied file): the first one's patch says nothing about it.
+    public func copies(without patch: LivePatch) -> Int {
+        let biases = Set(objects.filter { $0.buildID == patch.buildID }.map(\.bias))
+        let patched = patches.compactMap { p -> LoadBias? in
+            if case .patched = p.state, p.header?.patch == patch.id { p.header?.bias } else { nil }
+        }
+        return biases.subtracting(patched).count
+    }
+}
+
 /// Every process, each with a view of it or the reason why there is none. Processes that end meanwhile are left out.
 public struct ProcessScan: Sendable {
     public var views: [ProcessView] = []

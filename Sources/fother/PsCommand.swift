@@ -30,7 +30,7 @@ struct PsCommand: ParsableCommand {
     struct PatchLine: Encodable {
         var id: String?
         var object: String?
-        /// patched, retired, unfinished, orphaned, interrupted, undone, could-not-tell.
+        /// patched, patched-in-part, retired, unfinished, orphaned, interrupted, undone, could-not-tell.
         var state: String
         var accepted: [Acceptance]
         /// Threads that are still in a call of old code that began before the patch took effect.
@@ -112,7 +112,7 @@ struct PsCommand: ParsableCommand {
         line.frames = (try? view.frames(of: found))?.word
         switch found.state {
         case .patched:
-            line.state = "patched"
+            line.state = patch.map { view.copies(without: $0) > 0 } ?? false ? "patched-in-part" : "patched"
             // Committed is not yet in full effect: a call that began before may still be running.
             if found.header?.isEffective == false, let patch {
                 let threads = Applier(Tracer(), budget: .oneLook, held: { $0 == patch.id ? patch : nil }).finishing(patch, in: view.id)
@@ -162,6 +162,8 @@ struct PsCommand: ParsableCommand {
 
     private func state(_ p: PatchLine) -> Table.Cell {
         switch p.state {
+        case "patched-in-part":
+            .init("patched, and another copy of the object in this process is not", Theme.exposed)
         case "patched" where p.finishing != nil:
             .init("patched for new calls; \((p.finishing ?? []).prefix(3).joined(separator: ", "))", Theme.review)
         case "patched":

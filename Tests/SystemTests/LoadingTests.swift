@@ -94,5 +94,21 @@ extension SystemTests {
             #expect(try victim.isVulnerable)
             #expect(try victim.ask("second 200") == "601")
         }
+
+        @Test("a second copy that is loaded after the first was patched is not taken for patched", arguments: ["copy", "namespace"])
+        func secondLater(_ how: String) throws {
+            let victim = try start(), patch = victim.patch
+            func view() throws -> ProcessView { try ProcessView(victim.id) { $0 == patch.id ? patch : nil } }
+            #expect(try victim.ask("load") == "loaded")
+            #expect(applier.apply(patch, to: victim.id).word == "patched")
+            #expect(try view().copies(without: patch) == 0)
+            #expect(try victim.ask(how) == "loaded")
+            #expect(try victim.ask("second 200") == "601")
+            #expect(try view().copies(without: patch) == 1)
+            #expect(applier.apply(patch, to: victim.id).word == "mapped-twice")
+            #expect(try !victim.isVulnerable)
+            #expect(applier.revert(patch, in: victim.id).word == "reverted")
+            #expect(try victim.isVulnerable)
+        }
     }
 }
