@@ -6,7 +6,7 @@ import Testing
 /// Words in the sources that are written as codes are and are none. A new one that is no code belongs here.
 private let otherWords: Set<String> = [
     // what a process or an object is, in JSON
-    "already-patched", "could-not-tell", "no-package", "not-patched", "nothing-to-do",
+    "already-patched", "could-not-tell", "no-package", "not-patched", "nothing-to-do", "patched-in-part",
     "no-unwinder", "not-registered",
     // keywords of rules, headers of HTTP, classes of rules
     "accept-encoding", "accept-language", "app-layer-event", "app-layer-protocol", "content-length", "content-type", "end-of-buffer",

@@ -146,7 +146,8 @@ struct CallSite: Sendable {
     }
 
     /// Follows the thread from call to call, and puts it back where it was.
-    private func follow(_ thread: ThreadID, _ original: Registers, _ deadline: Int64) throws -> Outcome {
+    /// Nil when it ended before it had done anything.
+    private func follow(_ thread: ThreadID, _ original: Registers, _ deadline: Int64) throws -> Outcome? {
         var results: [Int64] = []
         var undone = false
         var entered = false
@@ -157,7 +158,7 @@ struct CallSite: Sendable {
             _ = fother_continue_to_syscall(thread.value, signal)
             signal = 0
             switch waitForStop(thread) {
-            case .ended: throw processFailure(Errno(-ESRCH), process.id, "")
+            case .ended: return try whatWasDone(by: thread)
             case .alarm:
                 guard fother_now() >= deadline else { continue }
                 throw abandoned(thread)
@@ -168,7 +169,7 @@ struct CallSite: Sendable {
                 continue
             case .systemCall: break
             }
-            guard let now = registers(of: thread) else { throw processFailure(Errno(-ESRCH), process.id, "") }
+            guard let now = registers(of: thread) else { return try whatWasDone(by: thread) }
             let expected = results.count < calls.count && !undone ? stub.callEnds[results.count] : stub.undoEnd
             guard let expected, now.rip == (address + expected).value else {
                 foreignStops += 1
@@ -195,6 +196,22 @@ struct CallSite: Sendable {
         // Makes the kernel look at the registers again at the release, and so restart the call that `original` was in.
         _ = fother_interrupt(thread.value)
         return Outcome(results: results, stubIsFree: restored)
+    }
+
+    /// A borrowed thread can end on the way, cancelled or because all do. It cannot come back to the stub; how far it came
+    /// is for the map to say. Nil: nothing was done, and another thread may be asked.
+    private func whatWasDone(by thread: ThreadID) throws -> Outcome? {
+        _ = try process.livingThread()  // or it has ended
+        let now = try process.mappings()
+        if calls.areDone(in: now) { return Outcome(results: calls.map(\.success), stubIsFree: true) }
+        let isStarted =
+            switch calls[0] {
+            case .mapAnonymous: now.contains { $0.range.overlaps(calls[0].range) }
+            case .movePage: calls.contains { $0.isDone(in: now) }
+            case .protect, .unmap: false
+            }
+        guard isStarted else { return nil }
+        throw failure("call-failed", "thread \(thread) ended in the middle of \(calls.map(\.name).joined(separator: ", ")).")
     }
 
     /// It must run 64-bit code on the stack that it was given: nothing is known of the space below others.

@@ -73,11 +73,9 @@ extension Tracer {
         for (call, result) in zip(site.calls, outcome.results) where result != call.success { throw site.failed(call, result) }
         let after = try site.process.mappings()
         _ = try site.process.livingThread()  // or it is ending, and the map with it
-        // Later calls may have changed what earlier ones made.
-        for (i, call) in site.calls.enumerated() where !site.calls[(i + 1)...].contains(where: { $0.range.overlaps(call.range) }) {
-            guard call.isDone(in: after) else {
-                throw site.failure("call-failed", "\(call.name) reported success, but the map does not show it.")
-            }
+        guard site.calls.areDone(in: after) else {
+            throw site.failure(
+                "call-failed", "\(site.calls.map(\.name).joined(separator: ", ")) reported success, but the map does not show it.")
         }
     }
 }

@@ -84,3 +84,12 @@ public enum SystemCall: Equatable, Sendable {
         }
     }
 }
+
+extension [SystemCall] {
+    /// What the kernel's map must show after all of them. Later calls may have changed what earlier ones made.
+    func areDone(in maps: [Mapping]) -> Bool {
+        enumerated().allSatisfy { i, call in
+            self[(i + 1)...].contains { $0.range.overlaps(call.range) } || call.isDone(in: maps)
+        }
+    }
+}
