@@ -68,7 +68,7 @@ struct Transitions {
                 for (name, path) in paths {
                     var applier = Applier(Tracer())
                     applier.path = path
-                    applier.budget.timeout = .seconds(2)
+                    applier.budget.timeout = .seconds(5)
                     applier.budget.settling = .milliseconds(200)
                     cycle += 1
                     if killsOneOf > 0, cycle % killsOneOf == 0 { try killOne(pid, name) }
