@@ -161,7 +161,8 @@ extension SystemTests {
             for round in 0..<Self.rounds {
                 let place = "\(scheme.rawValue), \(mode), round \(round), seed \(Self.seed)"
                 await killOne(
-                    on: victim, &generator, within: mode == "many" ? 120_000 : 20_000, scheme: scheme, unmap: round % 4 == 3, tally: tally)
+                    on: victim, &generator, within: mode == "many" ? 120_000 : scheme == .pageSwap ? 60_000 : 20_000, scheme: scheme,
+                    unmap: round % 4 == 3, tally: tally)
                 left[try settled(victim, place), default: 0] += 1
                 let counts = try Counts(victim)
                 #expect(counts.bad == last.bad, "\(place): wrong answers, registers or snapshots")
