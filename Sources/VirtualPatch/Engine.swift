@@ -30,6 +30,11 @@ public final class Engine {
         public var wasCondemned = false
         /// The rule whose action the verdict is.
         public var decidedBy: String?
+
+        public init(verdict: Verdict = .pass, wasCondemned: Bool = false) {
+            self.verdict = verdict
+            self.wasCondemned = wasCondemned
+        }
     }
 
     /// Flows without a packet for so long are forgotten.
@@ -174,6 +179,12 @@ public final class Engine {
             detect(flow, bytes.extracting(p.payload), toServer: toServer)
             flow.message?.feed(bytes.extracting(p.payload), toServer: toServer, flow, inspector)
         }
+        if flow.application != nil {
+            for index in inspector.rules.protocolOnly {
+                let c = inspector.rules.rules[index]
+                if inspector.applies(c, flow, toServer: toServer) { inspector.fire(c, Spot(), flow, request: nil, toServer: toServer) }
+            }
+        }
         return settle(flow)
     }
 
@@ -183,11 +194,15 @@ public final class Engine {
         let payload = bytes.extracting(p.payload)
         for index in inspector.candidates(.packet, payload) {
             let c = inspector.rules.rules[index]
-            guard c.inspectsPackets, c.moments == [.packet], inspector.applies(c, flow, toServer: toServer) else { continue }
+            // Without a connection to follow there are only packets.
+            let isFollowed = p.transport == 6 && !(flow.wasMidstream && !options.picksUpMidstream)
+            guard c.inspectsPackets || (!isFollowed && !c.onlyStream && !c.isProtocolOnly), c.moments == [.packet] else { continue }
+            if c.isAddressOnly, flow[toServer: toServer].packets > 1 { continue }
+            guard inspector.applies(c, flow, toServer: toServer) else { continue }
             guard PacketTests.hold(c, p, flow, toServer: toServer) else { continue }
             if let spot = PacketTests.spot(c.condition, p, bytes) {
                 fired.insert(index)
-                inspector.fire(c, spot, flow, request: nil, toServer: toServer)
+                inspector.fire(c, spot, flow, request: nil, toServer: toServer, isFlowWide: c.isAboutFlow)
             }
         }
         return fired
@@ -346,25 +361,28 @@ public final class Engine {
             let b = (order[$1.element.rule.rule.action] ?? 3, $1.element.rule.index, $1.offset)
             return a < b
         }.map(\.element)
-        for (rule, spot, f, request, toServer) in matches where !f.isPassed {
-            if rule.rule.action == .pass {
-                if !rule.inspectsPackets || rule.moments != [.packet] { f.isPassed = true }
+        for hit in matches where !hit.flow.isPassed {
+            let rule = hit.rule.rule
+            if rule.action == .pass {
+                if hit.isFlowWide { hit.flow.isPassed = true }
                 break
             }
-            let tells = inspector.memory.tells(rule, f, toServer: toServer, inspector.now)
-            if rule.rule.action != .alert, outcome.verdict == .pass {
-                outcome.verdict = rule.rule.action == .drop ? .drop : .reject
-                outcome.decidedBy = rule.rule.id
-                if options.enforces { f.isCondemned = true }
+            let tells = inspector.memory.tells(hit.rule, hit.flow, toServer: hit.toServer, inspector.now)
+            if rule.action != .alert {
+                if outcome.verdict == .pass {
+                    outcome.verdict = rule.action == .drop ? .drop : .reject
+                    outcome.decidedBy = rule.id
+                }
+                if options.enforces, hit.isFlowWide { hit.flow.isCondemned = true }
             }
-            guard tells, !rule.rule.isSilent else { continue }
+            guard tells, !rule.isSilent else { continue }
             counters.alerts += 1
             outcome.findings.append(
                 .alert(
                     Alert(
-                        rule: rule.rule.id, sid: rule.rule.sid, message: rule.rule.message, cves: rule.rule.cves, action: rule.rule.action,
-                        buffer: spot.buffer?.name, offset: spot.offset, view: spot.view, flow: f.name, request: request,
-                        packet: inspector.packetNumber, toServer: toServer)))
+                        rule: rule.id, sid: rule.sid, message: rule.message, cves: rule.cves, action: rule.action,
+                        buffer: hit.spot.buffer?.name, offset: hit.spot.offset, view: hit.spot.view, flow: hit.flow.name,
+                        request: hit.request, packet: inspector.packetNumber, toServer: hit.toServer)))
         }
         for (item, f) in inspector.takeUnseen() where !f.isPassed {
             counters.uninspectable += 1

@@ -9,6 +9,17 @@ struct Spot {
     var view = 0
 }
 
+/// A rule that matched, before actions are weighed against each other.
+struct Hit {
+    var rule: CompiledRule
+    var spot: Spot
+    var flow: Flow
+    var request: Int?
+    var toServer: Bool
+    /// The rule's action is about the whole flow, not about this packet.
+    var isFlowWide: Bool
+}
+
 /// The judge: one per thread. Rules are shared, all else here is its own.
 final class Inspector {
     let rules: CompiledRules
@@ -23,7 +34,7 @@ final class Inspector {
     var packetNumber = 0
     var now = Instant(nanoseconds: 0)
     /// What matched on this packet, before actions are weighed against each other.
-    private(set) var matched: [(rule: CompiledRule, spot: Spot, flow: Flow, request: Int?, toServer: Bool)] = []
+    private(set) var matched: [Hit] = []
     private(set) var unseen: [(Uninspectable, Flow)] = []
     private(set) var keptBytes = 0
 
@@ -41,7 +52,7 @@ final class Inspector {
         unseen.append((Uninspectable(reason: reason, rule: rule?.rule.id, flow: flow.name, request: request, packet: packetNumber), flow))
     }
 
-    func takeMatches() -> [(rule: CompiledRule, spot: Spot, flow: Flow, request: Int?, toServer: Bool)] {
+    func takeMatches() -> [Hit] {
         defer { matched.removeAll(keepingCapacity: true) }
         return matched
     }
@@ -50,10 +61,10 @@ final class Inspector {
         return unseen
     }
 
-    func fire(_ rule: CompiledRule, _ spot: Spot, _ flow: Flow, request: Int?, toServer: Bool) {
+    func fire(_ rule: CompiledRule, _ spot: Spot, _ flow: Flow, request: Int?, toServer: Bool, isFlowWide: Bool = true) {
         guard memory.holds(rule, flow, toServer: toServer, now) else { return }
         memory.remember(rule, flow, toServer: toServer, now)
-        matched.append((rule, spot, flow, request, toServer))
+        matched.append(Hit(rule: rule, spot: spot, flow: flow, request: request, toServer: toServer, isFlowWide: isFlowWide))
     }
 
     // MARK: candidates

@@ -26,6 +26,13 @@ final class CompiledRule: Sendable {
     /// Looks at packets alone, or at packets besides the stream.
     let inspectsPackets: Bool
     let inspectsStream: Bool
+    let onlyStream: Bool
+    /// Asks for a protocol and nothing else: holds for every packet of a flow that speaks it.
+    let isProtocolOnly: Bool
+    /// Asks for addresses and nothing else: decided once for each direction of a flow.
+    let isAddressOnly: Bool
+    /// Looks into nothing: its action is about the flow even where a packet set it off.
+    let isAboutFlow: Bool
 
     init(_ rule: Rule, index: Int, bits: inout [String: Int], isUnfiltered: Bool) throws(Failure) {
         self.rule = rule
@@ -45,12 +52,31 @@ final class CompiledRule: Sendable {
         }
         flowBits = rule.flowBits.map { ($0.operation, $0.names.map { number("flow " + $0) }) }
         hostBits = rule.hostBits.map { ($0, number("host " + $0.name)) }
-        let needsPacket = rule.traffic.packetsOnly || rule.flow.noStream || rule.packet.payloadSize != nil || rule.packet.flags != nil
+        let headers: Set<Buffer> = [.ipHeader, .tcpHeader, .udpHeader, .icmpHeader]
+        let buffers = Self.buffers(rule.condition)
+        let needsPacket =
+            rule.traffic.packetsOnly || rule.flow.noStream || rule.packet.payloadSize != nil || rule.packet.flags != nil
+            || !buffers.isDisjoint(with: headers)
         let isTCP = rule.traffic.transport == .tcp || rule.traffic.transport == .any
         let positions = Self.usesPositions(rule.condition)
         let onlyStream = rule.traffic.streamOnly || rule.flow.onlyStream
-        inspectsPackets = !onlyStream && (needsPacket || !isTCP || rule.traffic.transport == .any || positions)
-        inspectsStream = !needsPacket && isTCP
+        isProtocolOnly = buffers.isEmpty && rule.traffic.application != nil && rule.packet.isEmpty && rule.events.isEmpty
+        isAddressOnly =
+            buffers.isEmpty && rule.traffic.application == nil && rule.packet.isEmpty && rule.flow == FlowConditions()
+            && rule.traffic.sourcePorts.isAny && rule.traffic.destinationPorts.isAny && !rule.traffic.packetsOnly && !rule.traffic.streamOnly
+        isAboutFlow = buffers.isEmpty && rule.packet.isEmpty && !rule.traffic.packetsOnly
+        self.onlyStream = onlyStream
+        inspectsPackets =
+            !onlyStream && !isProtocolOnly
+            && (needsPacket || !isTCP || rule.traffic.transport == .any || positions || !buffers.contains(.payload))
+        inspectsStream = !needsPacket && isTCP && buffers.contains(.payload)
+    }
+
+    private static func buffers(_ c: Condition) -> Set<Buffer> {
+        switch c {
+        case .all(let parts), .any(let parts): parts.reduce(into: []) { $0.formUnion(buffers($1)) }
+        case .test(let t): [t.buffer]
+        }
     }
 
     private static func compile(
@@ -95,6 +121,8 @@ public final class CompiledRules: Sendable {
     let owners: [Moment: [[Int]]]
     /// Rules without a literal, by the moment they are looked at.
     let always: [Moment: [Int]]
+    /// Rules that ask for a protocol and nothing else.
+    let protocolOnly: [Int]
     let used: Set<Buffer>
     let usesResponses: Bool
     public var count: Int { rules.count }
@@ -131,6 +159,7 @@ public final class CompiledRules: Sendable {
         var prefilters: [Moment: Prefilter] = [:]
         for (moment, list) in lists { prefilters[moment] = try Prefilter(list) }
         rules = compiled
+        protocolOnly = compiled.filter(\.isProtocolOnly).map(\.index)
         self.prefilters = prefilters
         self.owners = owners
         self.always = always
