@@ -5,12 +5,14 @@ PREFIX  ?= /usr/local
 DESTDIR ?=
 # Seconds each fuzz target runs under `make fuzz`.
 SECONDS_EACH ?= 600
+# Rule files for `make bench-engine`.
+RULES ?= $(wildcard ../shared/data/et-open/*.rules ../shared/data/crowdsec-hub/rules/*.yaml)
 # How often `make soak` kills Fother in each kind of target, for each way to install sites.
 ROUNDS ?= 2000
 
 FOTHER = .build/release/fother
 
-.PHONY: help setup build run test check fuzz bench bench-apply soak install clean
+.PHONY: help setup build run test check fuzz bench bench-apply bench-engine conformance soak install clean
 
 help:
 	@echo "make run      set up, build, and watch a running service being patched (needs root)"
@@ -20,6 +22,8 @@ help:
 	@echo "make fuzz     every parser of outside bytes, SECONDS_EACH=$(SECONDS_EACH) per target"
 	@echo "make bench-apply  what patching costs the patched: pauses, 1,000 processes, calls; make bench is the same (needs root)"
 	@echo "make soak     redis and nginx patched under load, SECONDS_EACH=$(SECONDS_EACH) each; ROUNDS=$(ROUNDS) kills (needs root)"
+	@echo "make bench-engine  what judging a request and a body costs, with the rules in RULES"
+	@echo "make conformance   the public conformance tests, per family, where they are beside the package"
 	@echo "make install  to $(DESTDIR)$(PREFIX)"
 
 setup:
@@ -48,6 +52,13 @@ bench bench-apply: build
 soak: build
 	$(SWIFT) build -c release --static-swift-stdlib --product soak-transitions
 	ROUNDS=$(ROUNDS) scripts/soak $(SECONDS_EACH)
+
+bench-engine: setup
+	$(SWIFT) build -c release --product bench-engine
+	.build/release/bench-engine $(RULES)
+
+conformance: setup
+	scripts/conformance
 
 install: build
 	install -D -s -m 0755 $(FOTHER) $(DESTDIR)$(PREFIX)/bin/fother

@@ -80,6 +80,8 @@ let package = Package(
             name: "soak-transitions", dependencies: ["ELF", "ProcessControl", "LivePatch", "LivePatchApplier"], path: "Benchmarks/Soak",
             swiftSettings: strict),
         .executableTarget(
+            name: "bench-engine", dependencies: ["ELF", "VirtualPatch"], path: "Benchmarks/Engine", swiftSettings: strict),
+        .executableTarget(
             name: "conformance", dependencies: ["ELF", "VirtualPatch", "Interception"], path: "Benchmarks/Conformance",
             swiftSettings: strict),
         .target(
