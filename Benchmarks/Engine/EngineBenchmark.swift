@@ -92,6 +92,8 @@ struct EngineBenchmark {
             state ^= state << 17
             for shift in stride(from: 0, to: 64, by: 8) { body.append(UInt8(32 + (state >> UInt64(shift) & 63))) }
         }
-        return Array("PUT /upload HTTP/1.1\r\nHost: a\r\nContent-Type: application/octet-stream\r\nContent-Length: \(body.count)\r\n\r\n".utf8) + body
+        return Array(
+            "PUT /upload HTTP/1.1\r\nHost: a\r\nContent-Type: application/octet-stream\r\nContent-Length: \(body.count)\r\n\r\n".utf8)
+            + body
     }
 }

