@@ -19,6 +19,8 @@ public struct Applier: Sendable {
     static let placesMax = 10
     public var budget: TransitionBudget
     public var path = TransitionPath.automatic
+    /// Stacks are read beside the stopping of other threads.
+    public var usesSecondProcessor = KernelLimits.processors() >= StackScan.processorsMin
     /// Called between any two steps; throwing there abandons the transition as a crash would.
     public var checkpoint: @Sendable (TransitionStep) -> Void
 

@@ -80,7 +80,7 @@ extension Applier {
                 // Stacks grow and threads come: the map must be that of this attempt.
                 let stacks = StackMap(try target.handle.mappings(), of: target.process)
                 let scan = StackScan(quiet, stacks, walker, target.memory)
-                let isLarge = try target.handle.threads().count >= StackScan.threadsMin
+                let isLarge = try usesSecondProcessor && target.handle.threads().count >= StackScan.threadsMin
                 let helper: (@Sendable () -> Void)? = isLarge ? { @Sendable in scan.help() } : nil
                 let stop = try tracer.withStopped(
                     target.handle, timeout: budget.pause, helper: helper, closing: { scan.abandon() }, observer: { scan.add($0) }

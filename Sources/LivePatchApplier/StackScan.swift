@@ -9,6 +9,8 @@ import Synchronization
 final class StackScan: Sendable {
     /// With fewer threads a second processor is not worth waking.
     static let threadsMin = 4
+    /// With fewer processors it would take the place of a thread that has not been stopped yet.
+    static let processorsMin = 4
 
     private struct Work {
         var waiting: [StoppedThread] = []

@@ -1,6 +1,11 @@
-// Limits that the kernel sets for all processes.
+// Limits that the kernel and the machine set for all processes.
+
+import Glibc
 
 public enum KernelLimits {
+    /// Processors that are online; 1 where that cannot be told.
+    public static func processors() -> Int { max(1, Int(sysconf(Int32(_SC_NPROCESSORS_ONLN)))) }
+
     /// Mappings a process may have (`vm.max_map_count`); the kernel's default where it cannot be read.
     public static func mappingsMax() -> Int {
         guard let bytes = try? RegularFile.prefix("/proc/sys/vm/max_map_count", count: 32) else { return 65_530 }

@@ -84,4 +84,28 @@ struct UnnoticedTests {
         let data = try ProcessHandle(victim.id).memory().read(at: plan.base + plan.layout.data.lowerBound, count: plan.layout.data.count)
         #expect(data.filter { $0 != 0 } == [3])
     }
+
+    @Test("stacks that are read beside the stopping of other threads are read no less", arguments: [true, false])
+    func secondProcessor(isUsed: Bool) throws {
+        let victim = try toy.start()
+        #expect(try victim.ask("threads 9") == "started")
+        var applier = Applier(Tracer())
+        applier.usesSecondProcessor = isUsed
+        for _ in 0..<20 {
+            #expect(applier.apply(toy.patch, to: victim.id).word == "patched")
+            #expect(applier.revert(toy.patch, in: victim.id).word == "reverted")
+        }
+        #expect(try victim.ask("counts").hasSuffix(" 0"))
+        // Who is inside is found as well.
+        #expect(try victim.ask("inside") == "going in")
+        usleep(50_000)
+        applier.budget = TransitionBudget(attemptsMax: 3, timeout: .seconds(1))
+        applier.budget.mustSwitchTogether = true
+        guard case .blocked(let threads, _) = applier.apply(toy.patch, to: victim.id) else {
+            Issue.record("it was not blocked")
+            return
+        }
+        #expect(threads.contains { $0.function == "wait_inside" && $0.waitsIn == "read" })
+        #expect(try victim.ask("x") == "11")
+    }
 }
