@@ -105,8 +105,8 @@ enum Gaps {
         guard wrong == 0, interrupted == 0 else {
             throw Failure("bench", "\(wrong) wrong answers and \(interrupted) interrupted calls in the target.")
         }
-        return names.map { name in
-            let s = series[name]!
+        return names.compactMap { name in
+            guard let s = series[name] else { return nil }
             return GapRow(
                 threads: threads, spinner: spinner.rawValue, what: name, path: pathOf[name], rounds: s.gaps.count,
                 gapMicroseconds: Spread(s.gaps), wallMicroseconds: Spread(s.walls),

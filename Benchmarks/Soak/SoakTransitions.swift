@@ -53,8 +53,9 @@ struct Transitions {
 
     static func paths(_ names: String) -> [(String, TransitionPath)]? {
         let known: [String: TransitionPath] = ["stop-all": .stopAll, "page-swap": .pageSwap, "automatic": .automatic]
-        let paths = names.split(separator: ",").map { ($0, known[String($0)]) }
-        return paths.isEmpty || paths.contains { $0.1 == nil } ? nil : paths.map { (String($0.0), $0.1!) }
+        let words = names.split(separator: ",").map(String.init)
+        let paths = words.compactMap { word in known[word].map { (word, $0) } }
+        return paths.isEmpty || paths.count < words.count ? nil : paths
     }
 
     /// Failure: of a transition that neither did what it should nor declined it.

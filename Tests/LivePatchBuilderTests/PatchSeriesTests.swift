@@ -7,7 +7,11 @@ import Testing
 @testable import LivePatchBuilder
 
 @Suite struct PatchSeriesTests {
-    private static let old = DebianVersion("1.0-2+deb12u1")!, new = DebianVersion("1.0-2+deb12u2")!
+    private static let old = version("1.0-2+deb12u1"), new = version("1.0-2+deb12u2")
+    private static func version(_ text: String) -> DebianVersion {
+        guard let version = DebianVersion(text) else { fatalError("\(text) is no version") }
+        return version
+    }
     private static let before = """
         shop (1.0-2+deb12u1) bookworm-security; urgency=high
 

@@ -73,7 +73,7 @@ extension SystemTests {
                     path = victim.fixture.patchPath as String, pid = victim.id.value as Int32, delay = delay as UInt32,
                     scheme = scheme.rawValue as String, unmap = unmap as Bool, tally = tally as String
                 ] in
-                try transitions(path, pid, microseconds: delay, scheme: Scheme(rawValue: scheme)!, unmap: unmap, tally: tally)
+                try transitions(path, pid, microseconds: delay, scheme: #require(Scheme(rawValue: scheme)), unmap: unmap, tally: tally)
             }
         }
 
