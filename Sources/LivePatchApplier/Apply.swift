@@ -199,7 +199,7 @@ public struct Applier: Sendable {
                 }
             }
         } catch {
-            return .unknown(error)
+            return error.saysProcessIsGone ? .untouched(.gone) : .unknown(error)
         }
         return flip(off: off, on: on, target)
     }

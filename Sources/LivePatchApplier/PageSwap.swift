@@ -57,8 +57,8 @@ extension Applier {
         } catch {
             closeHole(copies, target)
             let failure = error as? Failure ?? Failure("unexpected", "\(error)", at: "\(target.handle)")
-            guard failure.code == "call-failed", try isUntouched(plan, on: on, target) else { throw failure }
-            // The kernel refused the first move: it may have sealed the object's code.
+            // No move was made, and none is under way: the kernel may have refused the first, for code that is sealed.
+            guard failure.code != "call-timeout", try isUntouched(plan, on: on, target) else { throw failure }
             let unmap = SystemCall.unmap(spare, bytes: copies.count * PageSwap.page)
             do { try tracer.perform([unmap], in: target.handle, maps: try target.handle.mappings()) } catch { throw failure }
             return .notPossible(failure)

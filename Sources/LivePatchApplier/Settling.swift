@@ -10,11 +10,11 @@ extension Applier {
     /// the process. A thread that was seen outside once cannot come back: every way in leads to the other code.
     func settle(_ plan: ApplyPlan, on: Bool, _ target: Target) -> [BlockingThread] {
         let stubs = plan.base + plan.layout.stubs..<plan.newCode.upperBound
-        let left: [(range: Range<RuntimeAddress>, name: String)] =
+        let code: [(range: Range<RuntimeAddress>, name: String)] =
             on
             ? plan.guarded.map { ($0.range, $0.name) } + [(stubs, "a patch site")]
             : [(plan.newCode, "patched code")]
-        let guarded = GuardedRanges(left), words = WordReader(target.memory)
+        let guarded = GuardedRanges(code), words = WordReader(target.memory)
         let walker = StackWalker(target, tables, plan)
         let deadline = ContinuousClock.now + budget.settling
         var seen: Set<ThreadID> = []
@@ -22,10 +22,13 @@ extension Applier {
         while true {
             round += 1
             var blocking: [BlockingThread] = []
-            guard let threads = try? target.handle.threads(), let maps = try? target.handle.mappings() else { return [] }
+            guard let threads = try? target.handle.threads(), let maps = try? target.handle.mappings() else {
+                // Who has ended is in nothing any more; of anybody else it is not known.
+                return target.handle.isAlive ? [unseen(ThreadID(target.process.value))] : []
+            }
             let stacks = StackMap(maps, of: target.process)
-            let unseen = threads.filter { !seen.contains($0) }
-            if unseen.isEmpty {
+            let left = threads.filter { !seen.contains($0) }
+            if left.isEmpty {
                 if let coroutine = suspended(guarded, words, walker, plan, target) {
                     guard ContinuousClock.now < deadline else { return coroutine }
                     tracer.rest(round)
@@ -34,7 +37,7 @@ extension Applier {
                 if on { try? target.memory.write([1], at: plan.effective) }
                 return []
             }
-            for thread in unseen {
+            for thread in left {
                 do {
                     let found = try tracer.withStopped(thread, of: target.handle, timeout: budget.pause) {
                         SafePoint.blocking($0, guarded, stacks, words, walker)
@@ -46,13 +49,17 @@ extension Applier {
                         seen.insert(thread)
                         continue
                     }
-                    blocking.append(BlockingThread(thread: thread, function: "code that could not be looked at", isExecuting: true))
+                    blocking.append(unseen(thread))
                 }
             }
             // New ones may have come in the meantime: once more, until all are seen.
             if ContinuousClock.now >= deadline, !blocking.isEmpty { return blocking }
             if !blocking.isEmpty { tracer.rest(round) }
         }
+    }
+
+    private func unseen(_ thread: ThreadID) -> BlockingThread {
+        BlockingThread(thread: thread, function: "code that could not be looked at", isExecuting: true)
     }
 
     /// What a suspended coroutine is still in, where there may be any: one stop of all threads tells. Nil when there is none.

@@ -18,6 +18,10 @@ struct PatchStore {
 
     /// Keeps a copy; the name is the id, so the same patch is kept once.
     func keep(_ file: [UInt8], _ id: PatchID) throws {
+        // What was judged may have been exchanged since it was read.
+        guard PatchID(of: file) == id else {
+            throw Failure("patch-exchanged", "the file changed while it was looked at.", at: id.short, remedy: "Find out who writes it.")
+        }
         do {
             try FileManager.default.createDirectory(
                 atPath: folder, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
@@ -61,7 +65,11 @@ struct PatchStore {
         guard names.count == 1 else {
             throw Failure("id-ambiguous", "\(names.count) patches begin like that.", at: word, remedy: "Give more digits.")
         }
-        return try LivePatch(parsing: RegularFile.read(folder + "/" + name), name: name)
+        let patch = try LivePatch(parsing: RegularFile.read(folder + "/" + name), name: name)
+        guard name == "\(patch.id).fother" else {
+            throw Failure("patch-exchanged", "what is held under this id is another patch.", at: name, remedy: "Remove it from \(folder).")
+        }
+        return patch
     }
 }
 

@@ -51,7 +51,10 @@ struct Trust {
         try? FileManager.default.createDirectory(
             atPath: derivedFolder, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
         guard FileManager.default.isWritableFile(atPath: derivedFolder) else { return }
-        try encoder.encode(record).write(to: URL(fileURLWithPath: "\(derivedFolder)/\(record.id).json"), options: .atomic)
+        let path = "\(derivedFolder)/\(record.id).json"
+        do { try encoder.encode(record).write(to: URL(fileURLWithPath: path), options: .atomic) } catch {
+            throw Failure("store-unwritable", "the note cannot be kept: \(error.localizedDescription).", at: path)
+        }
     }
 
     private func derived(_ id: PatchID) throws -> DerivedRecord? {

@@ -56,6 +56,16 @@ import Testing
         #expect(try apply(shop.path("back.fother"), keys: [key]).errorText.contains("[not-trusted]"))
     }
 
+    @Test("what is held under an id is that patch, or is said to be another")
+    func exchanged() throws {
+        let id = try #require(try shop.json(shop.fother("inspect", shop.path("fix.fother"), "--json"))["id"] as? String)
+        let folder = shop.path("state/patches")
+        try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+        _ = try shop.fother("build", shop.path("libnew.so"), shop.path("libold.so"), "-o", "\(folder)/\(id).fother", "--no-sources")
+        #expect(FileManager.default.fileExists(atPath: "\(folder)/\(id).fother"))
+        #expect(try shop.fother("apply", id, "--dry-run").errorText.contains("[patch-exchanged]"))
+    }
+
     @Test func keysThatOthersCanWriteVouchForNothing() throws {
         let file = shop.path("fix.fother")
         _ = try shop.fother("sign", file, "--key", shop.path("key"))
