@@ -30,14 +30,21 @@ extension ApplyPlan {
 
     /// What this plan takes. `isMapped`: its memory is there already, from an earlier apply.
     public func memoryNeed(isMapped: Bool = false) -> MemoryNeed {
-        let page = UInt64(PatchLayout.page)
-        // A site that lies in the page of another costs nothing more; one page more holds the code of the call that maps.
-        let sitePages = Set(sites.flatMap { [$0.address.value / page, ($0.address + ($0.new.count - 1)).value / page] })
+        // One page more holds the code of the call that maps.
         let unshared = (sitePages.count + 1) * PatchLayout.page
         if isMapped { return MemoryNeed(addressBytes: 0, dataBytes: 0, mappings: 0, residentBytes: unshared, unsharedBytes: unshared) }
         let divisions = [layout.header, layout.text, layout.readOnly, layout.data].count { !$0.isEmpty }
         return MemoryNeed(
             addressBytes: layout.size, dataBytes: layout.data.count, mappings: divisions,
             residentBytes: layout.size + unshared + Self.tablePages * PatchLayout.page, unsharedBytes: unshared)
+    }
+
+    /// What it takes besides to put prepared pages in place: for a moment both are there, and each move splits a mapping. The
+    /// kernel must not run out of memory in the middle of a move.
+    public var swapNeed: MemoryNeed {
+        let bytes = sitePages.count * PatchLayout.page
+        return MemoryNeed(
+            addressBytes: bytes, dataBytes: 0, mappings: 2 * sitePages.count + 1, residentBytes: bytes + Self.tablePages * PatchLayout.page,
+            unsharedBytes: 0)
     }
 }

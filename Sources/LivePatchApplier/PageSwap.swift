@@ -13,8 +13,6 @@ enum PageSwap {
     static let spareBytes = pagesMax * page
     /// From so many threads on stopping them all takes longer than borrowing one.
     static let threadsMin = 32
-    /// Mappings that must be left under the limit: each page splits a mapping in three, and the kernel keeps a few back.
-    static let mappingsLeft = 64
 
     enum Answer {
         case done
@@ -85,9 +83,7 @@ extension Applier {
         guard try CallRoom.occupied(in: target.maps, of: target.memory).isEmpty else { throw no("a call of another fother is under way.") }
         let room = plan.spare..<plan.spare + PageSwap.spareBytes
         guard !target.maps.contains(where: { $0.range.overlaps(room) }) else { throw no("the room behind the patch is taken.") }
-        guard target.maps.count + 2 * plan.sitePages.count + PageSwap.mappingsLeft < KernelLimits.mappingsMax() else {
-            throw no("it is near its limit of mappings.")
-        }
+        try MemoryHeadroom(target.handle, mappingCount: try target.handle.mappings().count).require(plan.swapNeed, of: target.handle)
         // A page put in place of one that was unmapped meanwhile, or of what came there since, would be a catastrophe.
         guard let object = target.objects.first(where: { $0.buildID == plan.buildID && $0.bias == plan.bias }),
             LoadedForGood.contains(object, of: target.objects, target.handle, target.memory)

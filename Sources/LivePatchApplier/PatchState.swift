@@ -75,10 +75,9 @@ public enum PatchStates {
                 header, "patch-not-held", "it claims to be patch \(header.patch.short), which this host does not hold.",
                 "Give the patch file: fother ps --patch FILE")
         }
-        let object = objects.first { $0.buildID == patch.buildID && $0.bias == header.bias }
         let plan: ApplyPlan
         do throws(Failure) {
-            let imports = try object.map { (o) throws(Failure) in try Imports(objects, memory).addresses(for: patch, of: o) } ?? [:]
+            let imports = try Imports(objects, memory).addresses(for: patch, boundAt: base)
             plan = try patch.plan(bias: header.bias, base: base, imports: imports, acceptances: header.acceptances)
         } catch {
             return couldNotTell(header, error.code, error.sentence)
@@ -90,7 +89,7 @@ public enum PatchStates {
         guard header == expected, header.buildID == patch.buildID else {
             return couldNotTell(header, "header-contradicts", "the header is not what the patch gives here.")
         }
-        guard object != nil else {
+        guard objects.contains(where: { $0.buildID == patch.buildID && $0.bias == header.bias }) else {
             return FoundPatch(base: base, header: header, state: .orphaned, plan: plan)
         }
         return judge(plan, header, maps, memory)

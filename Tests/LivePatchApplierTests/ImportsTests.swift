@@ -25,7 +25,9 @@ struct ImportsTests {
         }
         """
     private static let user = """
+        #include <dlfcn.h>
         #include <stdio.h>
+        #include <string.h>
         long number(const char *);
         #ifdef OWN
         long strtol(const char *s, char **e, int b) { return s[0] + b; }
@@ -34,7 +36,8 @@ struct ImportsTests {
             static char line[256];
             printf("ready\\n");
             fflush(stdout);
-            while (fgets(line, sizeof line, stdin)) { printf("%ld\\n", number(line)); fflush(stdout); }
+            while (fgets(line, sizeof line, stdin)) {
+                if (line[0] == '+') { printf("%d\\n", dlopen(strtok(line + 1, "\\n"), RTLD_NOW) != 0); fflush(stdout); continue; } printf("%ld\\n", number(line)); fflush(stdout); }
             return 0;
         }
         """
@@ -86,6 +89,22 @@ struct ImportsTests {
                 #expect(applier.revert(patch, in: victim.id).word == "reverted")
                 #expect(try victim.ask("7f") == "7")
             }
+        }
+    }
+
+    @Test("another definition that is loaded later does not change the choice that was made")
+    func laterDefinition() throws {
+        try folder { path in
+            let patch = try patch(path), applier = Applier(Tracer()), victim = try start(path)
+            #expect(applier.apply(patch, to: victim.id).word == "patched")
+            try Data("long strtol(const char *s, char **e, int b) { return 5; }".utf8).write(to: URL(fileURLWithPath: path + "/rival.c"))
+            _ = try ChildProcess.runChecked(["gcc", "-fPIC", "-shared", "-w", "-o", path + "/rival.so", path + "/rival.c"])
+            #expect(try victim.ask("+\(path)/rival.so") == "1")
+            #expect(applier.apply(patch, to: victim.id).word == "already patched")
+            #expect(try victim.ask("7f") == "128")
+            #expect(applier.revert(patch, in: victim.id).word == "reverted")
+            #expect(try victim.ask("7f") == "7")
+            #expect(applier.apply(patch, to: victim.id).word == "import-unresolved")
         }
     }
 

@@ -179,6 +179,14 @@ func post(_ body: [UInt8], _ type: String = "application/octet-stream") -> [UInt
         #expect(Set(ids(wire.run(try engine(Self.rules)))) == ["1", "2"])
     }
 
+    @Test("empty lines before a request hide nothing", arguments: ["\r\n", "\n\n", "\r\n\r\n\r\n"])
+    func emptyLines(_ lines: String) throws {
+        let wire = Wire()
+        wire.handshake()
+        for byte in Array((lines + Self.request).utf8) { wire.client([byte]) }
+        #expect(Set(ids(wire.run(try engine(Self.rules)))) == ["1", "2"])
+    }
+
     @Test func orderDoesNotMatterAndSequenceNumbersMayWrap() throws {
         let wire = Wire(start: UInt32.max - 10)
         wire.handshake()

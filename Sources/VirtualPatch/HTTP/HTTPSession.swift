@@ -71,10 +71,13 @@ final class HTTPSession {
         if !response.pending.isEmpty { inspector.bodyEnds(response, self) }
     }
 
+    /// Servers pass over empty lines before a request, so nothing hides behind them.
     static func looksLikeRequest(_ bytes: Span<UInt8>) -> Bool {
-        var i = 0
-        while i < bytes.count, i < 24, bytes[i] >= 65, bytes[i] <= 90 || bytes[i] == 95 || bytes[i] == 45 { i += 1 }
-        return i >= 3 && (i == bytes.count || bytes[i] == 32)
+        var start = 0
+        while start < bytes.count, bytes[start] == 13 || bytes[start] == 10 { start += 1 }
+        var i = start
+        while i < bytes.count, i < start + 24, bytes[i] >= 65, bytes[i] <= 90 || bytes[i] == 95 || bytes[i] == 45 { i += 1 }
+        return i >= start + 3 && (i == bytes.count || bytes[i] == 32)
     }
 
     func event(_ number: Int, _ a: Span<UInt8>, _ b: Span<UInt8>) {
