@@ -52,7 +52,10 @@ extension Applier {
         let clock = ContinuousClock()
         let deadline = clock.now + budget.timeout
         // A call that a killed predecessor started may still be on its way to the memory of the patch.
-        let rooms = (try? CallRoom.occupied(in: target.maps, of: target.memory)) ?? []
+        let rooms: [Range<RuntimeAddress>]
+        do { rooms = try CallRoom.occupied(in: target.maps, of: target.memory) } catch {
+            return .untouched(error.saysProcessIsGone ? .gone : .refused(error))
+        }
         var quiet = guarded(off: off, on: on, together: true, rooms)
         let switches = switchers.reason(in: target.objects, target.memory)
         var isTogether = true
@@ -96,9 +99,7 @@ extension Applier {
                         try change.perform()
                         isSwitched = true
                         // Nobody is in there, so nobody will be.
-                        for room in rooms {
-                            try? target.memory.write([UInt8](repeating: 0, count: room.upperBound - room.lowerBound), at: room.lowerBound)
-                        }
+                        CallRoom.clear(rooms, of: target.memory)
                     }
                     return blocking
                 }

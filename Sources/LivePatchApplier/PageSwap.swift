@@ -80,7 +80,13 @@ extension Applier {
         guard plan.sites.allSatisfy({ $0.kind != .entry(isSplit: true) }) else { throw no("a thread may stand inside a patch site.") }
         guard plan.sitePages.count <= PageSwap.pagesMax else { throw no("the sites lie in \(plan.sitePages.count) pages.") }
         // What a killed predecessor started may still happen; it must happen before.
-        guard try CallRoom.occupied(in: target.maps, of: target.memory).isEmpty else { throw no("a call of another fother is under way.") }
+        let rooms = try CallRoom.occupied(in: target.maps, of: target.memory)
+        if !rooms.isEmpty {
+            let quiet = GuardedRanges(rooms.map { ($0, "a call that another fother started") })
+            let words = WordReader(target.memory), walker = StackWalker(target, tables, plan)
+            guard seenOutside(quiet, target, words, walker, until: .now).isEmpty else { throw no("a call of another fother is under way.") }
+            CallRoom.clear(rooms, of: target.memory)
+        }
         let room = plan.spare..<plan.spare + PageSwap.spareBytes
         guard !target.maps.contains(where: { $0.range.overlaps(room) }) else { throw no("the room behind the patch is taken.") }
         try MemoryHeadroom(target.handle, mappingCount: try target.handle.mappings().count).require(plan.swapNeed, of: target.handle)

@@ -17,6 +17,22 @@ extension Applier {
         let guarded = GuardedRanges(code), words = WordReader(target.memory)
         let walker = StackWalker(target, tables, plan)
         let deadline = ContinuousClock.now + budget.settling
+        while true {
+            let inside = seenOutside(guarded, target, words, walker, until: deadline)
+            if !inside.isEmpty { return inside }
+            guard let coroutine = suspended(guarded, words, walker, plan, target) else { break }
+            guard ContinuousClock.now < deadline else { return coroutine }
+            tracer.rest(3)
+        }
+        if on { try? target.memory.write([1], at: plan.effective) }
+        return []
+    }
+
+    /// Stops one thread after the other until each, new ones too, was seen once outside the guarded code, which nobody enters any
+    /// more. Returns those that were not by then; empty also when the process has ended.
+    func seenOutside(
+        _ guarded: GuardedRanges, _ target: Target, _ words: WordReader, _ walker: StackWalker, until deadline: ContinuousClock.Instant
+    ) -> [BlockingThread] {
         var seen: Set<ThreadID> = []
         var round = 0
         while true {
@@ -28,15 +44,7 @@ extension Applier {
             }
             let stacks = StackMap(maps, of: target.process)
             let left = threads.filter { !seen.contains($0) }
-            if left.isEmpty {
-                if let coroutine = suspended(guarded, words, walker, plan, target) {
-                    guard ContinuousClock.now < deadline else { return coroutine }
-                    tracer.rest(round)
-                    continue
-                }
-                if on { try? target.memory.write([1], at: plan.effective) }
-                return []
-            }
+            if left.isEmpty { return [] }
             for thread in left {
                 do {
                     let found = try tracer.withStopped(thread, of: target.handle, timeout: budget.pause) {

@@ -4,8 +4,9 @@ import ELF
 import Foundation
 import LivePatch
 import LivePatchApplier
-import ProcessControl
 import Testing
+
+@testable import ProcessControl
 
 @Suite(.serialized, .enabled(if: geteuid() == 0, "patching other processes needs root"))
 struct PageSwapTests {
@@ -122,6 +123,20 @@ struct PageSwapTests {
         #expect(report.pause > .zero)
         #expect(try victim.ask("call 1") == "43")
         #expect(try victim.ask("counts").hasSuffix(" 0"))
+    }
+
+    @Test("what is left of a call that is over is taken away, and does not keep pages out")
+    func leftOver() throws {
+        let victim = try toy.start()
+        let handle = try ProcessHandle(victim.id), memory = try handle.memory(), maps = try handle.mappings()
+        let stub = CallStub([.unmap(RuntimeAddress(0x1000), bytes: 4096)])
+        let room = try #require(try CallRoom.find(stub.bytes.count, in: maps, of: memory))
+        try memory.write(stub.bytes, at: room)
+        #expect(try CallRoom.occupied(in: maps, of: memory).map(\.lowerBound) == [room])
+        let outcome = applier.apply(toy.patch, to: victim.id)
+        #expect(outcome.word == "patched", "\(outcome)")
+        #expect(try CallRoom.occupied(in: maps, of: memory).isEmpty)
+        #expect(try victim.ask("call 1") == "43")
     }
 
     @Test("both paths undo what the other did")

@@ -19,10 +19,24 @@ public enum CallRoom {
         return nil
     }
 
-    /// The places of this kind that are not empty. A thread found there, or on its way back there, is in the middle of
-    /// a call that some Fother started and did not live to see the end of: nothing may be changed until it is through.
+    /// Where stubs are, each range from the first of them to the end of its page. A thread found there, or on its way back
+    /// there, is in the middle of a call that some Fother started and did not live to see the end of, or that a signal
+    /// interrupted: nothing may be changed until it is through. Then `clear` takes them away.
     public static func occupied(in maps: [Mapping], of memory: ProcessMemory) throws(Failure) -> [Range<RuntimeAddress>] {
-        try rooms(in: maps, of: memory).filter { room in room.bytes.contains { $0 != 0 } }.map(\.range)
+        try rooms(in: maps, of: memory).compactMap { room in
+            let n = CallStub.opening.count
+            guard room.bytes.count >= n else { return nil }
+            // What the file itself has there, in front of the stubs, stays.
+            let first = (0...room.bytes.count - n).first {
+                room.bytes[$0] == CallStub.opening[0] && room.bytes[$0..<$0 + n].elementsEqual(CallStub.opening)
+            }
+            return first.map { room.range.lowerBound + $0..<room.range.upperBound }
+        }
+    }
+
+    /// Takes stubs away that no thread is in, or will return into.
+    public static func clear(_ rooms: [Range<RuntimeAddress>], of memory: ProcessMemory) {
+        for room in rooms { try? memory.write([UInt8](repeating: 0, count: room.upperBound - room.lowerBound), at: room.lowerBound) }
     }
 
     private static func rooms(

@@ -20,6 +20,12 @@ struct CallStub {
     private static let save: [UInt8] = [0x50, 0x51, 0x52, 0x56, 0x57, 0x41, 0x50, 0x41, 0x51, 0x41, 0x52, 0x41, 0x53]
     private static let restore: [UInt8] = [0x41, 0x5b, 0x41, 0x5a, 0x41, 0x59, 0x41, 0x58, 0x5f, 0x5e, 0x5a, 0x59, 0x58]
 
+    /// What every stub begins with: both its entries. Whoever finds it in a process has found a stub.
+    static let opening: [UInt8] = [
+        0x9c, 0x48, 0x83, 0x6c, 0x24, 0x08, 0x02, 0xeb, 0x03,  // pushfq; sub qword [rsp+8], 2; jmp common
+        0xeb, 0xf5,  // the second entry, two bytes before the first: jmp to the beginning
+    ]
+
     let bytes: [UInt8]
     /// Offset where a thread is sent.
     let entry: Int
@@ -29,10 +35,7 @@ struct CallStub {
     let undoEnd: Int?
 
     init(_ calls: [SystemCall]) {
-        // pushfq; sub qword [rsp+8], 2; jmp common
-        var code: [UInt8] = [0x9c, 0x48, 0x83, 0x6c, 0x24, 0x08, 0x02, 0xeb, 0x03]
-        // The second entry, two bytes before the first: jmp to the beginning.
-        code += [0xeb, UInt8(truncatingIfNeeded: -(code.count + 2))]
+        var code = Self.opening
         entry = code.count
         code.append(0x9c)  // pushfq
         code += Self.save  // common
