@@ -12,7 +12,7 @@ ROUNDS ?= 2000
 
 FOTHER = .build/release/fother
 
-.PHONY: help setup build run test check fuzz bench bench-apply bench-engine conformance soak install clean
+.PHONY: help setup build run test check fuzz bench bench-apply bench-engine conformance soak prove-rules install clean
 
 help:
 	@echo "make run      set up, build, and watch a running service being patched (needs root)"
@@ -24,6 +24,7 @@ help:
 	@echo "make soak     redis and nginx patched under load, SECONDS_EACH=$(SECONDS_EACH) each; ROUNDS=$(ROUNDS) kills (needs root)"
 	@echo "make bench-engine  what judging a request and a body costs, with the rules in RULES"
 	@echo "make conformance   the public conformance tests, per family, where they are beside the package"
+	@echo "make prove-rules   own rules against the vulnerable servers, built with the fix taken out, on loopback; CVES=… for some"
 	@echo "make install  to $(DESTDIR)$(PREFIX)"
 
 setup:
@@ -60,9 +61,13 @@ bench-engine: setup
 conformance: setup
 	scripts/conformance
 
+prove-rules: setup
+	scripts/prove-rules $(CVES)
+
 install: build
 	install -D -s -m 0755 $(FOTHER) $(DESTDIR)$(PREFIX)/bin/fother
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/fother/demo Fixtures/demo/*
+	cd Rules && find . -type f -exec install -D -m 0644 '{}' '$(abspath $(DESTDIR)$(PREFIX))/share/fother/rules/{}' ';'
 
 clean:
 	rm -rf .build

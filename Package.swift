@@ -84,6 +84,9 @@ let package = Package(
         .executableTarget(
             name: "conformance", dependencies: ["ELF", "VirtualPatch", "Interception"], path: "Benchmarks/Conformance",
             swiftSettings: strict),
+        .executableTarget(
+            name: "own-rules", dependencies: ["ELF", "ProcessControl", "VirtualPatch", "Interception"], path: "Benchmarks/OwnRules",
+            swiftSettings: strict),
         .target(
             name: "FuzzTargets", dependencies: ["ELF", "LivePatch", "LivePatchBuilder"], path: "Fuzz/Sources", swiftSettings: strict),
     ]

@@ -12,12 +12,26 @@ struct RulesCommand: ParsableCommand {
         subcommands: [RulesCheckCommand.self, RulesListCommand.self, RulesExplainCommand.self, RulesTestCommand.self])
 }
 
-/// Rule files from the command line: files, or folders whose rule files are taken.
+/// Rule files from the command line: files, or folders whose rule files are taken. Without any: Fother's own rules.
 enum RuleFiles {
     static let endings = [".rules", ".yaml", ".yml"]
 
-    static func read(_ paths: [String]) throws -> [RuleSet.File] {
+    /// Fother's own rules: beside an installed program, or in the checkout it was built from.
+    static func ownFolder() throws(Failure) -> String {
+        let program = URL(fileURLWithPath: (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")) ?? "")
+        let beside = program.deletingLastPathComponent()
+        let candidates = ["../share/fother/rules", "../../../Rules"].map { beside.appendingPathComponent($0).standardizedFileURL.path }
+        guard let found = candidates.first(where: { FileManager.default.fileExists(atPath: $0) }) else {
+            throw Failure(
+                "own-rules-missing", "Fother's own rules are not beside the program", at: candidates.joined(separator: ", "),
+                remedy: "Name rule files, run it from a checkout, or install with: make install")
+        }
+        return found
+    }
+
+    static func read(_ named: [String]) throws -> [RuleSet.File] {
         var files: [RuleSet.File] = []
+        let paths = named.isEmpty ? [try ownFolder()] : named
         for path in paths {
             let folder = try? FileManager.default.subpathsOfDirectory(atPath: path).sorted()
             let names = folder.map { $0.filter { name in endings.contains { name.hasSuffix($0) } }.map { path + "/" + $0 } } ?? [path]
@@ -33,7 +47,8 @@ struct RulesCheckCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "check", abstract: "Say which rules Fother understands, and why it refuses the others.")
 
-    @Argument(help: "Rule files (Suricata language; CrowdSec's .yaml), or folders of them.") var files: [String]
+    @Argument(help: "Rule files (Suricata language; CrowdSec's .yaml), or folders of them; without any, Fother's own rules.")
+    var files: [String] = []
     @Flag(help: "Print JSON, schema fother.rulescheck/1.") var json = false
 
     struct Report: Encodable {
@@ -94,7 +109,7 @@ struct RuleValue: Encodable {
 struct RulesListCommand: ParsableCommand {
     static let configuration = CommandConfiguration(commandName: "list", abstract: "List rules with their CVEs.")
 
-    @Argument(help: "Rule files, or folders of them.") var files: [String]
+    @Argument(help: "Rule files, or folders of them; without any, Fother's own rules.") var files: [String] = []
     @Flag(help: "Print JSON, schema fother.rules/1.") var json = false
 
     struct Report: Encodable {
@@ -126,7 +141,7 @@ struct RulesExplainCommand: ParsableCommand {
         commandName: "explain", abstract: "Say in words what a rule looks for: by its id, or all rules for a CVE.")
 
     @Argument(help: "A rule's id, or a CVE.") var what: String
-    @Option(help: "Rule files, or folders of them.", completion: .file()) var rules: [String]
+    @Option(help: "Rule files, or folders of them; without any, Fother's own rules.", completion: .file()) var rules: [String] = []
     @Flag(help: "Print JSON, schema fother.rules/1.") var json = false
 
     func run() throws {

@@ -13,9 +13,15 @@ struct RulesTestCommand: ParsableCommand {
 
     static let captureLimitBytes = 2 << 30
 
-    @Option(help: "Rule files, or folders of them.", completion: .file()) var rules: [String]
+    @Option(help: "Rule files, or folders of them; without any, Fother's own rules.", completion: .file()) var rules: [String] = []
     @Option(help: "A file with what one client sends on one connection, from the request line on.", completion: .file())
     var request: [String] = []
+    @Option(
+        help: "A file with what one client sends on one TCP connection, of any protocol; --port says to which port.", completion: .file())
+    var stream: [String] = []
+    @Option(help: "A file with one UDP datagram from a client; --port says to which port.", completion: .file())
+    var datagram: [String] = []
+    @Option(help: "The server's port for --stream and --datagram.") var port: UInt16?
     @Option(help: "A capture, pcap or pcapng.", completion: .file()) var pcap: [String] = []
     @Flag(help: "Judge only the view that the rule language specifies.") var strict = false
     @Option(help: "Whose reading of paths to assume: generic, apache, iis or nginx.") var profile = "generic"
@@ -76,8 +82,13 @@ struct RulesTestCommand: ParsableCommand {
 
     func run() throws {
         try Program.run {
-            guard !request.isEmpty || !pcap.isEmpty else {
-                throw Failure("nothing-to-test", "no request and no capture is named", remedy: "Give --request FILE or --pcap FILE.")
+            guard !request.isEmpty || !pcap.isEmpty || !stream.isEmpty || !datagram.isEmpty else {
+                throw Failure(
+                    "nothing-to-test", "no request, stream, datagram or capture is named",
+                    remedy: "Give --request FILE, --stream FILE --port N, --datagram FILE --port N or --pcap FILE.")
+            }
+            guard port != nil || (stream.isEmpty && datagram.isEmpty) else {
+                throw Failure("port-missing", "a stream or a datagram goes to a port of the server", remedy: "Give --port N.")
             }
             guard let profile = ServerProfile(name: profile) else {
                 throw Failure(
@@ -99,6 +110,11 @@ struct RulesTestCommand: ParsableCommand {
                         file: path, verdict: Self.verdict(outcome.findings, outcome.verdict), requests: engine.counters.requests,
                         findings: outcome.findings.map(FindingValue.init)))
             }
+            options.requestsOnly = true
+            for (paths, transport) in [(stream, Conversation.Transport.tcp), (datagram, .udp)] {
+                for path in paths { inputs.append(try converse(path, transport, try Engine(compiled, options))) }
+            }
+            options.requestsOnly = false
             for path in pcap { inputs.append(try replay(path, try Engine(compiled, options))) }
             if json {
                 try Output.json(Report(loaded: set.rules.count, total: set.total, inputs: inputs))
@@ -108,6 +124,16 @@ struct RulesTestCommand: ParsableCommand {
             }
             return inputs.contains { $0.verdict == "match" || $0.verdict == "uninspectable" } ? Exit.actionNeeded : Exit.done
         }
+    }
+
+    private func converse(_ path: String, _ transport: Conversation.Transport, _ engine: Engine) throws(Failure) -> Input {
+        var conversation = Conversation(engine, transport, serverPort: port ?? 0)
+        var outcome = conversation.send(try RegularFile.read(path))
+        outcome.add(conversation.close())
+        outcome.findings += engine.finish().findings
+        return Input(
+            file: path, verdict: Self.verdict(outcome.findings, outcome.verdict), requests: engine.counters.requests,
+            findings: outcome.findings.map(FindingValue.init))
     }
 
     private func replay(_ path: String, _ engine: Engine) throws(Failure) -> Input {

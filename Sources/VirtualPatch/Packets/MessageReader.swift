@@ -36,24 +36,45 @@ struct MessageReader {
         if toServer { held.client = all } else { held.server = all }
     }
 
+    /// A name may be 255 bytes long; servers that take longer ones are what some rules are about.
+    static let nameLimit = 1 << 11
+    /// Pointers followed in one name.
+    private static let pointerLimit = 64
+
     /// Names asked for, as text with dots.
     static func questions(_ b: Span<UInt8>) -> [(Buffer, [UInt8])] {
         guard b.count >= 12 else { return [] }
         var out: [(Buffer, [UInt8])] = []
         var at = 12
         for _ in 0..<min(Int(b.u16(4)), 16) {
-            var name: [UInt8] = []
-            while at < b.count, b[at] != 0 {
-                let length = Int(b[at])
-                guard length < 64, at + 1 + length < b.count, name.count < 256 else { return out }
-                if !name.isEmpty { name.append(UInt8(ascii: ".")) }
-                name.append(b.extracting((at + 1)..<(at + 1 + length)))
-                at += 1 + length
-            }
+            guard let name = name(b, &at) else { return out }
             out.append((.dnsQuery, name))
-            at += 5
+            at += 4
         }
         return out
+    }
+
+    /// The name at `at`, which moves behind it; nil when it does not end inside the message or is longer than `nameLimit`.
+    private static func name(_ b: Span<UInt8>, _ at: inout Int) -> [UInt8]? {
+        var name: [UInt8] = []
+        var from = at, pointers = 0
+        while from < b.count, b[from] != 0 {
+            let length = Int(b[from])
+            if length >= 0xc0 {
+                guard from + 1 < b.count, pointers < pointerLimit else { return nil }
+                if pointers == 0 { at = from + 2 }
+                pointers += 1
+                from = (length & 0x3f) << 8 | Int(b[from + 1])
+                continue
+            }
+            guard length < 64, from + 1 + length < b.count, name.count < nameLimit else { return nil }
+            if !name.isEmpty { name.append(UInt8(ascii: ".")) }
+            name.append(b.extracting((from + 1)..<(from + 1 + length)))
+            from += 1 + length
+        }
+        guard from < b.count else { return nil }
+        if pointers == 0 { at = from + 1 }
+        return name
     }
 
     private mutating func tls(_ bytes: Span<UInt8>, _ flow: Flow, _ inspector: Inspector) {
