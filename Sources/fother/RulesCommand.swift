@@ -33,8 +33,12 @@ enum RuleFiles {
         var files: [RuleSet.File] = []
         let paths = named.isEmpty ? [try ownFolder()] : named
         for path in paths {
-            let folder = try? FileManager.default.subpathsOfDirectory(atPath: path).sorted()
-            let names = folder.map { $0.filter { name in endings.contains { name.hasSuffix($0) } }.map { path + "/" + $0 } } ?? [path]
+            let kind = try? FileManager.default.attributesOfItem(atPath: path)[.type] as? FileAttributeType
+            var names = [path]
+            if kind == .typeDirectory {
+                names = try FileManager.default.subpathsOfDirectory(atPath: path).sorted()
+                    .filter { name in endings.contains { name.hasSuffix($0) } }.map { path + "/" + $0 }
+            }
             for name in names {
                 files.append(RuleSet.File(name: name, bytes: try RegularFile.read(name)))
             }

@@ -175,3 +175,35 @@ final class Shop {
         #expect(!FileManager.default.fileExists(atPath: other))
     }
 }
+
+/// `fother rules` as an operator meets it.
+@Suite struct RulesProgramTests {
+    private let shop: Shop
+    init() throws { shop = try Shop() }
+
+    @Test func aFileThatIsNamedIsRead() throws {
+        let rule = "alert tcp any any -> any any (msg:\"m\"; content:\"abcd\"; sid:1;)\n"
+        try rule.write(toFile: shop.path("one.rules"), atomically: true, encoding: .utf8)
+        #expect(try shop.fother("rules", "check", shop.path("one.rules")).outputText.contains("1 of 1 loaded"))
+        #expect(try shop.fother("rules", "check", shop.folder).outputText.contains("1 of 1 loaded"))
+        #expect(try shop.fother("rules", "check", shop.path("none.rules")).status == .exited(1))
+    }
+
+    @Test func withoutFilesTheOwnRulesAreMeant() throws {
+        #expect(try shop.fother("rules", "list").outputText.contains("CVE-2023-49606"))
+        #expect(try shop.fother("rules", "explain", "CVE-2023-49606").outputText.contains("tinyproxy"))
+    }
+
+    @Test func aStreamIsJudgedAtItsPort() throws {
+        try (String(repeating: "c", count: 36) + "\0").write(toFile: shop.path("stream"), atomically: true, encoding: .utf8)
+        let handle = try #require(FileHandle(forWritingAtPath: shop.path("stream")))
+        try handle.seekToEnd()
+        try handle.write(contentsOf: Data([255, 255, 255, 255, 1]))
+        try handle.close()
+        let words = ["rules", "test", "--stream", shop.path("stream"), "--port"]
+        let found = try shop.json(shop.fother(words + ["5201", "--json"]))
+        #expect((found["inputs"] as? [[String: Any]])?.first?["verdict"] as? String == "match")
+        #expect(try shop.fother(words + ["80"]).status == .exited(0))
+        #expect(try shop.fother("rules", "test", "--stream", shop.path("stream")).status == .exited(1))
+    }
+}

@@ -237,3 +237,27 @@ func post(_ body: [UInt8], _ type: String = "application/octet-stream") -> [UInt
         #expect(reasons(wire.run(e)) == [.streamGap])
     }
 }
+
+/// A rule that looks at a stream as a whole was decided when its literal came, and never again; one without a literal never was.
+@Suite struct WholeStreamTests {
+    private func isCaught(_ rule: String, _ text: String, pieces: Int) throws -> Bool {
+        let wire = Wire()
+        wire.handshake()
+        let bytes = Array(text.utf8)
+        for at in stride(from: 0, to: bytes.count, by: pieces) { wire.client(Array(bytes[at..<min(bytes.count, at + pieces)])) }
+        return ids(wire.run(try engine(rule))) == ["1"]
+    }
+
+    @Test(arguments: [1, 3, 1000]) func whatComesInLaterSegmentsCounts(_ pieces: Int) throws {
+        let rule =
+            "drop tcp any any -> any any (msg:\"t\"; flow:to_server; content:\"BEGIN\"; pcre:\"/^.{4}\\xff*BEGIN[0-9]+END/s\"; sid:1;)"
+        #expect(try isCaught(rule, "abcdBEGIN" + String(repeating: "7", count: 9000) + "END", pieces: pieces))
+        #expect(try !isCaught(rule, "abcdBEGIN" + String(repeating: "7", count: 90) + "xEND", pieces: pieces))
+    }
+
+    @Test(arguments: [1, 1000]) func aRuleWithoutALiteralIsLookedAt(_ pieces: Int) throws {
+        let rule = "drop tcp any any -> any any (msg:\"t\"; flow:to_server; pcre:\"/^[a-f][^\\n]{3,9}z/\"; sid:1;)"
+        #expect(try isCaught(rule, "cats and dogz", pieces: pieces) == false)
+        #expect(try isCaught(rule, "catsz", pieces: pieces))
+    }
+}

@@ -6,6 +6,14 @@ struct PendingRule {
     /// By view, then by slot.
     var progress: [[TestProgress]]
     var isDone = false
+    /// On a stream: from where on it is looked at.
+    var since = 0
+
+    init(rule: CompiledRule, progress: [[TestProgress]], since: Int = 0) {
+        self.rule = rule
+        self.progress = progress
+        self.since = since
+    }
 }
 
 final class HTTPMessage {

@@ -3,16 +3,19 @@
 enum StreamRules {
     /// Rules that wait for more of a stream; the oldest go when there are more.
     static let pendingLimit = 64
+    /// Bytes behind its literal in which a rule that looks at the whole is tried again with each delivery: as much as is kept anyway.
+    static let retriedBytes = StreamingClass.windowBytes
 
     static func look(_ bytes: Span<UInt8>, _ flow: Flow, toServer: Bool, _ inspector: Inspector, _ fired: Set<Int>) {
-        guard let prefilter = inspector.rules.prefilters[.packet] else { return }
+        let prefilter = inspector.rules.prefilters[.packet]
+        guard prefilter != nil || inspector.rules.always[.packet] != nil else { return }
         var state = flow[toServer: toServer].stream ?? StreamState()
         flow[toServer: toServer].stream = nil
         defer { flow[toServer: toServer].stream = state }
         state.store.append(bytes, wholeLimit: 0)
-        let from = max(state.store.base, state.store.scanned - prefilter.longest + 1)
+        let from = max(state.store.base, state.store.scanned - (prefilter?.longest ?? 1) + 1)
         let found = inspector.candidates(
-            .packet, state.store.bytes.span.extracting((from - state.store.base)..<state.store.bytes.count), withAlways: false)
+            .packet, state.store.bytes.span.extracting((from - state.store.base)..<state.store.bytes.count))
         state.store.scanned = state.store.total
         for index in found {
             let c = inspector.rules.rules[index]
@@ -27,10 +30,15 @@ enum StreamRules {
                 state.told[index] = state.store.total
                 continue
             }
-            guard !state.pending.contains(where: { $0.rule.index == index }) else { continue }
+            if let waiting = state.pending.firstIndex(where: { $0.rule.index == index }) {
+                // Its literal again: what is behind this one is looked at as closely.
+                if !c.isUnfiltered { state.pending[waiting].since = state.store.total - bytes.count }
+                continue
+            }
             guard inspector.applies(c, flow, toServer: toServer) else { continue }
             if state.pending.count >= pendingLimit { state.pending.removeFirst() }
-            state.pending.append(PendingRule(rule: c, progress: [c.streamTests.map { TestProgress($0, from: state.told[index] ?? 0) }]))
+            let progress = c.streamTests.map { TestProgress($0, from: state.told[index] ?? 0) }
+            state.pending.append(PendingRule(rule: c, progress: [progress], since: state.store.total - bytes.count))
         }
         var pending = state.pending
         state.pending = []
@@ -41,6 +49,7 @@ enum StreamRules {
 
     private static func advance(_ p: inout PendingRule, _ state: inout StreamState, _ flow: Flow, toServer: Bool, _ inspector: Inspector) {
         guard PacketTests.streamSizes(p.rule.rule.packet, flow) else { return }
+        let seen = state.store.total - p.since
         var end = 0
         let (answer, spot) = evaluate(p.rule.condition, &p, state.store, state.told[p.rule.index] ?? 0, &end)
         switch answer {
@@ -48,7 +57,7 @@ enum StreamRules {
             p.isDone = true
             state.told[p.rule.index] = max(end, (state.told[p.rule.index] ?? 0) + 1)
             inspector.fire(p.rule, spot, flow, request: nil, toServer: toServer)
-        case .no: p.isDone = true
+        case .no: p.isDone = p.isStreaming || seen > retriedBytes
         case .cannot:
             p.isDone = true
             inspector.uninspectable(.matchLimit, p.rule, flow, nil)
@@ -96,4 +105,9 @@ enum StreamRules {
             return (holds ? .yes : .no, Spot(buffer: .payload, offset: matcher.firstOffset))
         }
     }
+}
+
+extension PendingRule {
+    /// Each test keeps its own place in the stream; else what has come is looked at as a whole, and more may change the answer.
+    fileprivate var isStreaming: Bool { rule.streamTests.allSatisfy { $0.streaming == .streaming } }
 }
