@@ -261,3 +261,25 @@ func post(_ body: [UInt8], _ type: String = "application/octet-stream") -> [UInt
         #expect(try isCaught(rule, "catsz", pieces: pieces))
     }
 }
+
+/// Commands in capital letters were taken for requests without a version, and their streams for uninspectable.
+@Suite struct ProbeTests {
+    @Test(arguments: ["PING\r\nSET k v\r\nQUIT\r\n", "USER bob\r\nPASS x\r\nSTAT\r\nRETR 1\r\n", "HELLO there\n"], [1, 4, 1000])
+    func commandsAreNoRequests(_ text: String, _ pieces: Int) throws {
+        #expect(try reasons(run(text, pieces)) == [])
+    }
+
+    @Test(arguments: ["GET /index.html\r\n", "GET / HTTP/1.1\r\nHost: a\r\n\r\n", "\r\nMKCOL /a HTTP/1.0\r\n\r\n"], [1, 4, 1000])
+    func requestsAre(_ text: String, _ pieces: Int) throws {
+        let outcome = try run(text, pieces)
+        #expect(reasons(outcome) == [.httpWithoutVersion] || ids(outcome) == ["1"])
+    }
+
+    private func run(_ text: String, _ pieces: Int) throws -> Engine.Outcome {
+        let wire = Wire()
+        wire.handshake()
+        let bytes = Array(text.utf8)
+        for at in stride(from: 0, to: bytes.count, by: pieces) { wire.client(Array(bytes[at..<min(bytes.count, at + pieces)])) }
+        return wire.run(try engine("alert http any any -> any any (msg:\"t\"; flow:to_server; http.uri; content:\"/\"; sid:1;)"))
+    }
+}

@@ -23,11 +23,27 @@ enum ProtocolProbe {
             if begins("ehlo") || begins("helo") || begins("mail from:") { return .smtp }
             if port == 21 && (begins("user ") || begins("auth ") || begins("feat")) { return .ftp }
             if port == 53, b.count > 14, Int(b.u16(0)) + 2 <= 65_537, b[4] & 0xf8 == 0 { return .dns }
-            if HTTPSession.looksLikeRequest(b) && port != 25 && port != 21 { return .http }
+            if port != 25, port != 21, beginsRequest(b) { return .http }
         } else {
             if begins("http/1.") { return .http }
             if begins("220") { return port == 21 ? .ftp : [25, 465, 587].contains(port) ? .smtp : nil }
         }
         return nil
+    }
+
+    /// So much of a request line settles that it is one, though its end is not there yet.
+    static let lineBytes = 1000
+
+    /// A method is no proof: other protocols have commands of capital letters too. The version is, or GET, whose old form has none.
+    private static func beginsRequest(_ b: Span<UInt8>) -> Bool {
+        guard HTTPSession.looksLikeRequest(b) else { return false }
+        var start = 0
+        while start < b.count, b[start] == 13 || b[start] == 10 { start += 1 }
+        var end = start
+        while end < b.count, b[end] != 10 { end += 1 }
+        if end == b.count && end - start < lineBytes { return false }
+        let version: [UInt8] = Array(" HTTP/".utf8), get: [UInt8] = Array("GET ".utf8)
+        return LiteralSearch.find(get, in: b, from: start, to: min(end, start + 4), ignoresCase: false) != nil
+            || LiteralSearch.find(version, in: b, from: start, to: end, ignoresCase: true) != nil || end == b.count
     }
 }
