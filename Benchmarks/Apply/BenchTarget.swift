@@ -45,7 +45,11 @@ struct BenchFixture {
         patch = try LivePatch(parsing: file, name: patchPath)
     }
 
-    func remove() { try? FileManager.default.removeItem(atPath: folder) }
+    /// What was shared cannot be changed, and so not removed.
+    func remove() {
+        _ = try? ChildProcess.run(["chattr", "-R", "-i", folder + "/state"])
+        try? FileManager.default.removeItem(atPath: folder)
+    }
 
     private static func hex(_ number: Int32) -> String {
         let digits = String(number, radix: 16)

@@ -19,6 +19,8 @@ public struct Applier: Sendable {
     static let placesMax = 10
     public var budget: TransitionBudget
     public var path = TransitionPath.automatic
+    /// Where code that several processes map is kept; nil: each has its own copy.
+    public var codeFiles: CodeFiles?
     /// Stacks are read beside the stopping of other threads.
     public var usesSecondProcessor = KernelLimits.processors() >= StackScan.processorsMin
     /// Called between any two steps; throwing there abandons the transition as a crash would.
@@ -132,11 +134,12 @@ public struct Applier: Sendable {
         try target.checkOldBytes(plan, under: replaced)
 
         try awaitOwnMemory(target.handle, until: .now + budget.timeout)
+        var sharing = CodeSharing.none(nil)
         if target.found == nil {
             var placesLeft = Self.placesMax
             while true {
                 do {
-                    try map(plan, target)
+                    sharing = try map(plan, target)
                     break
                 } catch let failure as Failure where failure.code == "call-failed" {
                     // A thread of the process may have mapped something there in the meantime: then elsewhere.
@@ -159,7 +162,7 @@ public struct Applier: Sendable {
             var header = plan.header
             if isReused { header.phase = .complete }
             try target.memory.write(try header.encode(), at: plan.base)
-            if !isReused { try fill(plan, target, isNew: isUntouched) }
+            if !isReused { try fill(plan, target, isNew: isUntouched, sharing) }
             try target.memory.write([UInt8(TargetHeader.Phase.complete.rawValue), 0, 0, 0], at: plan.base + TargetHeader.phaseOffset)
             checkpoint(.written)
         } catch {
@@ -181,6 +184,7 @@ public struct Applier: Sendable {
             report.finishing = finishing
             report.frames = frames
             report.residentBytes = plan.layout.size + plan.memoryNeed().unsharedBytes
+            if case .none(let because) = sharing { report.notShared = because }
             return try verified(target, forward: true, report)
         case .untouched(let outcome):
             if !isKept { unmap(plan, target) }
@@ -222,7 +226,12 @@ public struct Applier: Sendable {
 
     // MARK: While the target runs
 
-    private func map(_ plan: ApplyPlan, _ target: Target) throws {
+    private func map(_ plan: ApplyPlan, _ target: Target) throws -> CodeSharing {
+        let sharing = try mapShared(plan, target)
+        if case .some = sharing {
+            checkpoint(.mapped)
+            return sharing
+        }
         // Executable first: a process that forbids making memory executable (PR_SET_MDWE) lets it be taken away.
         var calls: [SystemCall] = [.mapAnonymous(at: plan.base, bytes: plan.layout.size, [.read, .execute])]
         func protect(_ division: Range<Int>, _ permissions: Mapping.Permissions) {
@@ -234,12 +243,16 @@ public struct Applier: Sendable {
         protect(plan.layout.data, [.read, .write])
         try tracer.perform(calls, in: target.handle, maps: target.maps)
         checkpoint(.mapped)
+        return sharing
     }
 
     /// Not new: an unwinder may hold on to the block that says whether it knows the patch.
-    private func fill(_ plan: ApplyPlan, _ target: Target, isNew: Bool) throws {
-        try target.memory.write(plan.text, at: plan.newCode.lowerBound)
-        try target.memory.write(plan.readOnly, at: plan.base + plan.layout.readOnly.lowerBound)
+    private func fill(_ plan: ApplyPlan, _ target: Target, isNew: Bool, _ sharing: CodeSharing) throws {
+        // What is written to is shared no longer.
+        if !sharing.holds(plan.layout.text) { try target.memory.write(plan.text, at: plan.newCode.lowerBound) }
+        if !sharing.holds(plan.layout.readOnly) {
+            try target.memory.write(plan.readOnly, at: plan.base + plan.layout.readOnly.lowerBound)
+        }
         let end = isNew ? plan.data.count : plan.layout.registrationBlock.map { $0 - plan.layout.data.lowerBound } ?? plan.data.count
         try target.memory.write(Array(plan.data.prefix(end)), at: plan.base + plan.layout.data.lowerBound)
         guard try target.memory.read(at: plan.newCode.lowerBound, count: plan.text.count) == plan.text,
@@ -252,7 +265,7 @@ public struct Applier: Sendable {
     }
 
     /// Nothing ever ran there, so nothing can point there.
-    private func unmap(_ plan: ApplyPlan, _ target: Target) {
+    func unmap(_ plan: ApplyPlan, _ target: Target) {
         _ = try? tracer.perform([.unmap(plan.base, bytes: plan.layout.size)], in: target.handle, maps: target.maps)
     }
 
@@ -271,7 +284,11 @@ public struct Applier: Sendable {
     private func verified(_ target: Target, forward: Bool, _ report: TransitionReport) throws -> ProcessOutcome {
         let after = try Target(target.patch, target.process, held)
         switch (after.found?.state, forward) {
-        case (.patched, true): return .patched(report)
+        case (.patched, true):
+            var report = report
+            report.sharedBytes = after.found?.sharedBytes ?? 0
+            report.residentBytes -= report.sharedBytes
+            return .patched(report)
         case (.retired, false): return .reverted(report)
         case (.couldNotTell(let failure), _): return .couldNotTell(failure)
         default:

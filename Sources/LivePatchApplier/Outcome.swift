@@ -27,6 +27,10 @@ public struct TransitionReport: Sendable {
     /// Memory that the process does not share with others because of the patch, at most: its mapping, and the pages of
     /// code that a jump, or the call that mapped it, was written to. 0 after revert.
     public var residentBytes = 0
+    /// Bytes of the mapping that are pages of a file, and the same for all processes that map it.
+    public var sharedBytes = 0
+    /// Why there are none, if somebody should know.
+    public var notShared: Failure?
 
     public init(pause: Duration, attempts: Int, mappedBytes: Int, isReused: Bool, replaced: [PatchID] = []) {
         self.pause = pause

@@ -27,6 +27,10 @@ public struct FoundPatch: Sendable {
     public var state: State
     /// What the patch held by this host gives here; nil when it is not held or does not fit.
     public var plan: ApplyPlan?
+    /// Bytes of the mapping that are pages of a file, and the same for all processes that map it.
+    public var sharedBytes = 0
+    /// Memory that the process does not share with others because of the patch, at most. Nil without a plan.
+    public var residentBytes: Int? { plan.map { $0.layout.size + $0.memoryNeed().unsharedBytes - sharedBytes } }
 
     var isOrphaned: Bool {
         if case .orphaned = state { true } else { false }
@@ -44,7 +48,13 @@ public enum PatchStates {
         where mapping.inode == 0 && mapping.permissions == [.read] && (mapping.path.isEmpty || mapping.path.hasPrefix("[anon")) {
             let base = mapping.range.lowerBound
             guard let magic = try? memory.read(at: base, count: TargetHeader.magic.count), magic == TargetHeader.magic else { continue }
-            result.append(judge(base, maps, memory, objects, held))
+            var found = judge(base, maps, memory, objects, held)
+            if let plan = found.plan {
+                found.sharedBytes = [plan.layout.text, plan.layout.readOnly].reduce(0) { sum, division in
+                    sum + (maps.mapping(at: base + division.lowerBound)?.isFile == true ? division.count : 0)
+                }
+            }
+            result.append(found)
         }
         return result
     }

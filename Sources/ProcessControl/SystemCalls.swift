@@ -38,6 +38,24 @@ final class Descriptor: Sendable {
         guard error == 0 else { throw Errno(error) }
     }
 
+    /// A folder for code files; created, not its parents.
+    convenience init(codeFolder path: String) throws(Errno) {
+        let fd = unsafe fother_open_code_folder(path)
+        guard fd >= 0 else { throw Errno(fd) }
+        self.init(owning: fd)
+    }
+
+    /// In this folder, the file with these bytes that nobody can change.
+    func codeFile(_ name: String, _ bytes: [UInt8], label: String?) throws(Errno) -> fother_file_id {
+        var id = fother_file_id()
+        let error = unsafe bytes.withUnsafeBytes { bytes in
+            guard let label else { return unsafe fother_code_file(fd, name, bytes.baseAddress, bytes.count, nil, &id) }
+            return unsafe fother_code_file(fd, name, bytes.baseAddress, bytes.count, label, &id)
+        }
+        guard error == 0 else { throw Errno(error) }
+        return id
+    }
+
     /// Everything up to the end of the file, or nil when that is more than `limitBytes`.
     func readToEnd(limitBytes: Int) throws(Errno) -> [UInt8]? {
         var buffer = [UInt8](repeating: 0, count: min(16 << 10, limitBytes + 1))
@@ -130,6 +148,25 @@ final class Descriptor: Sendable {
             capacity = Int(found) + 64
         }
     }
+}
+
+/// The SELinux label of the file behind `path`; nil when it has none.
+func label(of path: String) -> String? {
+    var length: Int64 = 0
+    let bytes = unsafe [UInt8](unsafeUninitializedCapacity: 256) { buffer, used in
+        length = unsafe buffer.withMemoryRebound(to: CChar.self) { unsafe fother_label(path, $0.baseAddress, 256) }
+        used = Int(max(length, 0))
+    }
+    // Some hold their NUL.
+    return length > 0 ? String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self) : nil
+}
+
+func namesFile(_ root: String, _ path: String, _ device: UInt64, _ inode: UInt64) -> Bool {
+    unsafe fother_names_file(root, path, fother_file_id(device: device, inode: inode)) == 0
+}
+
+func isFile(_ path: String, _ device: UInt64, _ inode: UInt64) -> Bool {
+    unsafe fother_is_file(path, fother_file_id(device: device, inode: inode)) == 0
 }
 
 /// The two ends of a new pipe.

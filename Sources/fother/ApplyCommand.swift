@@ -48,6 +48,8 @@ struct ApplyCommand: ParsableCommand {
                 }
                 if round == 0 { for (id, failure) in scan.unreadable { done[id] = TransitionLine(id, unreadable: failure) } }
                 if affected.isEmpty { break }
+                // One alone has nobody to share with.
+                if affected.count > 1, applier.codeFiles == nil { applier.codeFiles = CodeFiles(folder: PatchStore.codeFolder) }
                 let lines = ManyProcesses.map(affected.map { ($0.id, $0.name) }, "applying") { [applier] id, name in
                     TransitionLine(id, name, applier.apply(live, to: id, acceptances: acceptances))
                 }

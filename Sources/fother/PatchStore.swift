@@ -12,7 +12,12 @@ struct PatchStore {
     let folder: String
 
     /// `FOTHER_STATE` names another place.
-    init() { folder = (ProcessInfo.processInfo.environment["FOTHER_STATE"] ?? Self.standard) + "/patches" }
+    private static var state: String { ProcessInfo.processInfo.environment["FOTHER_STATE"] ?? standard }
+
+    init() { folder = Self.state + "/patches" }
+
+    /// Where code is that several processes map: they must be able to read it.
+    static var codeFolder: String { state + "/code" }
 
     static var cacheFolder: String { ProcessInfo.processInfo.environment["FOTHER_CACHE"] ?? "/var/cache/fother" }
 
@@ -23,6 +28,8 @@ struct PatchStore {
             throw Failure("patch-exchanged", "the file changed while it was looked at.", at: id.short, remedy: "Find out who writes it.")
         }
         do {
+            try FileManager.default.createDirectory(
+                atPath: Self.state, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o755])
             try FileManager.default.createDirectory(
                 atPath: folder, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
             let path = path(id)

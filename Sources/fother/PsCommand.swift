@@ -37,6 +37,11 @@ struct PsCommand: ParsableCommand {
         var finishing: [String]?
         /// Whether the process can unwind through it: registered, no-unwinder, not-registered.
         var frames: String?
+        /// Memory that the process does not share with others because of the patch, at most; and what of the patch it shares.
+        var residentBytes: Int?
+        var sharedBytes: Int?
+        /// file, if any bytes are shared; else anonymous.
+        var codeMemory: String?
         var failure: FailureValue?
     }
     struct ProcessLine: Encodable {
@@ -110,6 +115,11 @@ struct PsCommand: ParsableCommand {
             id: found.header?.patch.description, object: patch?.manifest.object, state: "could-not-tell",
             accepted: found.header?.acceptances ?? [])
         line.frames = (try? view.frames(of: found))?.word
+        if let bytes = found.residentBytes {
+            line.residentBytes = bytes
+            line.sharedBytes = found.sharedBytes
+            line.codeMemory = found.sharedBytes > 0 ? "file" : "anonymous"
+        }
         switch found.state {
         case .patched:
             line.state = patch.map { view.copies(without: $0) > 0 } ?? false ? "patched-in-part" : "patched"
@@ -160,6 +170,11 @@ struct PsCommand: ParsableCommand {
         }
     }
 
+    private func memory(_ p: PatchLine) -> String {
+        guard let own = p.residentBytes, let shared = p.sharedBytes else { return "" }
+        return "; \(own >> 10) KiB of its own" + (shared > 0 ? ", \(shared >> 10) shared" : "")
+    }
+
     private func state(_ p: PatchLine) -> Table.Cell {
         switch p.state {
         case "patched-in-part":
@@ -168,7 +183,8 @@ struct PsCommand: ParsableCommand {
             .init("patched for new calls; \((p.finishing ?? []).prefix(3).joined(separator: ", "))", Theme.review)
         case "patched":
             .init(
-                "patched, read back" + (p.accepted.isEmpty ? "" : "; accepted: " + p.accepted.map(\.finding).joined(separator: ", ")),
+                "patched, read back" + memory(p)
+                    + (p.accepted.isEmpty ? "" : "; accepted: " + p.accepted.map(\.finding).joined(separator: ", ")),
                 Theme.good)
         case "retired": .init("reverted; memory kept", Theme.quiet)
         case "orphaned": .init("left behind: its object was unloaded", Theme.quiet)

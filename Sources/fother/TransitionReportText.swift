@@ -15,6 +15,12 @@ struct TransitionLine: Encodable {
     var mappedBytes: Int?
     /// Of patched processes: memory that this one does not share because of the patch, at most.
     var residentBytes: Int?
+    /// Of those mapped, bytes that are pages of a file and the same for all processes.
+    var sharedBytes: Int?
+    /// Of patched processes: file, if any bytes are shared; else anonymous.
+    var codeMemory: String?
+    /// Why nothing is shared, if that was tried.
+    var notShared: String?
     var replaced: [String]?
     /// After revert --unmap: unmapped, or why the memory was kept.
     var memory: String?
@@ -66,7 +72,12 @@ struct TransitionLine: Encodable {
         if case .notRegistered(let f)? = r.frames { failure = FailureValue(f) }
         mappedBytes = r.mappedBytes
         finishing = r.finishing.isEmpty ? nil : r.finishing.map(\.text)
-        residentBytes = r.residentBytes > 0 ? r.residentBytes : nil
+        if r.residentBytes > 0 {
+            residentBytes = r.residentBytes
+            sharedBytes = r.sharedBytes
+            codeMemory = r.sharedBytes > 0 ? "file" : "anonymous"
+            notShared = r.notShared?.sentence
+        }
         replaced = r.replaced.isEmpty ? nil : r.replaced.map(\.description)
         switch r.memory {
         case .kept(nil): break
@@ -91,7 +102,8 @@ struct TransitionLine: Encodable {
                 pauseMicroseconds ?? 0 > 0
                     ? "read back; stood still for \(Int(pauseMicroseconds ?? 0)) us\(stops)" : "read back; never stood still"
             ]
-            parts.append("\((mappedBytes ?? 0) / 1024) KiB mapped\(instead)")
+            let shared = sharedBytes.map { $0 > 0 ? ", \($0 / 1024) of it shared" : "" } ?? ""
+            parts.append("\((mappedBytes ?? 0) / 1024) KiB mapped\(shared)\(instead)")
             if let memory { parts.append("memory \(memory)") }
             if frames == "not-registered" { parts.append("its unwinder does not know the patch: \(sentence)") }
             if let finishing {

@@ -5,6 +5,7 @@
 // definitions of one type in a program are an error.
 #ifndef FOTHER_CLINUX_H
 #define FOTHER_CLINUX_H
+#include "clinux_code.h"
 #include "clinux_files.h"
 #include "clinux_spawn.h"
 #include "clinux_trace.h"

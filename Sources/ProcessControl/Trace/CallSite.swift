@@ -182,7 +182,7 @@ struct CallSite: Sendable {
             let result = Int64(bitPattern: now.rax)
             let call = calls[results.count]
             results.append(result)
-            if result != call.success {
+            if !call.isSuccess(result) {
                 guard results.count > 1, stub.undoEnd != nil else { break }
                 undone = true
             } else if results.count == calls.count {
@@ -208,7 +208,7 @@ struct CallSite: Sendable {
             switch calls[0] {
             case .mapAnonymous: now.contains { $0.range.overlaps(calls[0].range) }
             case .movePage: calls.contains { $0.isDone(in: now) }
-            case .protect, .unmap: false
+            case .protect, .unmap, .openFile, .mapFile, .closeFile: false
             }
         guard isStarted else { return nil }
         throw failure("call-failed", "thread \(thread) ended in the middle of \(calls.map(\.name).joined(separator: ", ")).")

@@ -11,7 +11,8 @@ import ELF
 /// So the stub has two entries two bytes apart; the kernel's step back leads to the earlier one, which moves the
 /// return address back by the same two bytes.
 ///
-/// A call that fails ends the sequence. If the first one was a mapping that had succeeded, it is undone.
+/// A call that fails ends the sequence. If the first one was a mapping that had succeeded, it is undone, and a file that was
+/// opened is closed.
 struct CallStub {
     /// What the thread's stack pointer is lowered by.
     static let stackBytes = 136
@@ -42,9 +43,19 @@ struct CallStub {
         var ends: [Int] = []
         var toUndo: [Int] = []
         var toEnd: [Int] = []
+        var toClose: [Int] = []
+        var path: (bytes: [UInt8], from: Int)?
         for (i, call) in calls.enumerated() {
             code += Self.load(call)
             ends.append(code.count)
+            if case .openFile(let name) = call {
+                path = (Array(name.utf8) + [0], code.count - Self.afterPathBytes)
+                code += [0x48, 0x85, 0xc0, 0x0f, 0x88, 0, 0, 0, 0]  // test rax, rax; js
+                toUndo.append(code.count)
+                code += [0x49, 0x89, 0xc0]  // mov r8, rax: no system call changes it
+                continue
+            }
+            if case .closeFile = call { continue }
             if call.success != 0 {
                 code += [0x49, 0xbb] + little(UInt64(bitPattern: call.success), 8)  // mov r11, address
                 code += [0x4c, 0x39, 0xd8]  // cmp rax, r11
@@ -53,22 +64,29 @@ struct CallStub {
             }
             if i == calls.count - 1, i == 0 { continue }
             code += [0x0f, 0x85, 0, 0, 0, 0]  // jne
-            if i == 0 { toEnd.append(code.count) } else { toUndo.append(code.count) }
+            if i == 0 { toEnd.append(code.count) } else if path != nil { toClose.append(code.count) } else { toUndo.append(code.count) }
         }
         var undone: Int?
-        let undoAt: Int
+        let undoAt: Int, closeAt: Int
         if calls.count > 1, case .mapAnonymous(let address, let bytes, _) = calls[0] {
             code += [0xe9, 0, 0, 0, 0]
             toEnd.append(code.count)
+            closeAt = code.count
+            if path != nil { code += Self.load(.closeFile) }
             undoAt = code.count
             code += Self.load(.unmap(address, bytes: bytes))
             undone = code.count
         } else {
             undoAt = code.count
+            closeAt = code.count
         }
         let end = code.count
         code += Self.restore + [0x9d, 0xc2, 0x80, 0x00]  // popfq; ret 128
-        for (sources, target) in [(toEnd, end), (toUndo, undoAt)] {
+        if let path {
+            code.replaceSubrange(path.from - 4..<path.from, with: little(UInt64(code.count - path.from), 4))
+            code += path.bytes
+        }
+        for (sources, target) in [(toEnd, end), (toUndo, undoAt), (toClose, closeAt)] {
             for source in sources { code.replaceSubrange(source - 4..<source, with: little(UInt64(target - source), 4)) }
         }
         bytes = code
@@ -76,9 +94,17 @@ struct CallStub {
         undoEnd = undone
     }
 
+    /// Between the distance to a path and the end of its `syscall`.
+    private static let afterPathBytes = 9
+
     private static func load(_ call: SystemCall) -> [UInt8] {
         let range = call.range
         var code: [UInt8] = [0xb8] + little(UInt64(call.number), 4)  // mov eax
+        if case .openFile = call {
+            code += [0x48, 0x8d, 0x3d, 0, 0, 0, 0]  // lea rdi, [path]
+            return code + [0xbe] + little(UInt64(SystemCall.openFlags), 4) + [0x31, 0xd2, 0x0f, 0x05]  // mov esi; xor edx, edx; syscall
+        }
+        if case .closeFile = call { return code + [0x4c, 0x89, 0xc7, 0x0f, 0x05] }  // mov rdi, r8; syscall
         code += [0x48, 0xbf] + little(range.lowerBound.value, 8)  // mov rdi
         code += [0x48, 0xbe] + little(UInt64(range.upperBound - range.lowerBound), 8)  // mov rsi
         code += [0xba] + little(UInt64(call.third), 4)  // mov edx
@@ -86,6 +112,9 @@ struct CallStub {
             code += [0x41, 0xba] + little(UInt64(SystemCall.mapFlags), 4)  // mov r10d
             code += [0x49, 0xc7, 0xc0, 0xff, 0xff, 0xff, 0xff]  // mov r8, -1
             code += [0x45, 0x31, 0xc9]  // xor r9d, r9d
+        } else if case .mapFile(_, _, _, let offset) = call {
+            code += [0x41, 0xba] + little(UInt64(SystemCall.mapFileFlags), 4)  // mov r10d
+            code += [0x41, 0xb9] + little(UInt64(offset), 4)  // mov r9d; r8 is the descriptor
         } else if case .movePage(_, let onto) = call {
             code += [0x41, 0xba] + little(UInt64(SystemCall.moveFlags), 4)  // mov r10d
             code += [0x49, 0xb8] + little(onto.value, 8)  // mov r8, onto

@@ -70,7 +70,7 @@ extension Tracer {
             throw error
         }
         if outcome.stubIsFree { site.clear() }
-        for (call, result) in zip(site.calls, outcome.results) where result != call.success { throw site.failed(call, result) }
+        for (call, result) in zip(site.calls, outcome.results) where !call.isSuccess(result) { throw site.failed(call, result) }
         let after = try site.process.mappings()
         _ = try site.process.livingThread()  // or it is ending, and the map with it
         guard site.calls.areDone(in: after) else {

@@ -10,6 +10,12 @@ public enum SystemCall: Equatable, Sendable {
     /// mapping, but not add it.
     case mapAnonymous(at: RuntimeAddress, bytes: Int, Mapping.Permissions)
     case protect(RuntimeAddress, bytes: Int, Mapping.Permissions)
+    /// Opens a file for the calls that follow, up to `closeFile`. The descriptor is there for the time between: only for a
+    /// process of one thread, where nobody can meet it.
+    case openFile(path: String)
+    /// mmap of private pages of that file over whatever is mapped there.
+    case mapFile(at: RuntimeAddress, bytes: Int, Mapping.Permissions, offset: Int)
+    case closeFile
     case unmap(RuntimeAddress, bytes: Int)
     /// mremap of one private anonymous page over whatever is mapped at `onto`, in one step: who runs there runs the old page
     /// or the new one. The kernel unmaps `onto` before the move can fail for lack of kernel memory, and then nobody can
@@ -18,7 +24,9 @@ public enum SystemCall: Equatable, Sendable {
 
     var name: String {
         switch self {
-        case .mapAnonymous: "mmap"
+        case .mapAnonymous, .mapFile: "mmap"
+        case .openFile: "open"
+        case .closeFile: "close"
         case .protect: "mprotect"
         case .unmap: "munmap"
         case .movePage: "mremap"
@@ -27,7 +35,9 @@ public enum SystemCall: Equatable, Sendable {
 
     var number: UInt32 {
         switch self {
-        case .mapAnonymous: 9
+        case .mapAnonymous, .mapFile: 9
+        case .openFile: 2
+        case .closeFile: 3
         case .protect: 10
         case .unmap: 11
         case .movePage: 25
@@ -36,8 +46,10 @@ public enum SystemCall: Equatable, Sendable {
 
     var range: Range<RuntimeAddress> {
         switch self {
-        case .mapAnonymous(let address, let bytes, _), .protect(let address, let bytes, _), .unmap(let address, let bytes):
+        case .mapAnonymous(let address, let bytes, _), .protect(let address, let bytes, _), .unmap(let address, let bytes),
+            .mapFile(let address, let bytes, _, _):
             address..<max(address, address + bytes)
+        case .openFile, .closeFile: RuntimeAddress(0)..<RuntimeAddress(0)
         case .movePage(let address, _): address..<address + Self.page
         }
     }
@@ -47,23 +59,36 @@ public enum SystemCall: Equatable, Sendable {
     /// The third argument; unused by munmap.
     var third: UInt32 {
         switch self {
-        case .mapAnonymous(_, _, let p), .protect(_, _, let p):
+        case .mapAnonymous(_, _, let p), .protect(_, _, let p), .mapFile(_, _, let p, _):
             (p.contains(.read) ? 1 : 0) | (p.contains(.write) ? 2 : 0) | (p.contains(.execute) ? 4 : 0)
-        case .unmap: 0
+        case .unmap, .openFile, .closeFile: 0
         case .movePage: UInt32(Self.page)
         }
     }
 
-    /// What it returns when it worked.
+    /// What it returns when it worked; of `openFile` a value that counts as such.
     var success: Int64 {
         switch self {
-        case .mapAnonymous(let address, _, _), .movePage(_, let address): Int64(bitPattern: address.value)
-        case .protect, .unmap: 0
+        case .mapAnonymous(let address, _, _), .movePage(_, let address), .mapFile(let address, _, _, _): Int64(bitPattern: address.value)
+        case .protect, .unmap, .openFile, .closeFile: 0
+        }
+    }
+
+    func isSuccess(_ result: Int64) -> Bool {
+        switch self {
+        case .openFile: result >= 0
+        // The descriptor is gone, whatever close says.
+        case .closeFile: true
+        default: result == success
         }
     }
 
     /// MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE (kernel 4.17; older ones take the address as a hint).
     static let mapFlags: UInt32 = 0x10_0022
+    /// MAP_PRIVATE | MAP_FIXED.
+    static let mapFileFlags: UInt32 = 0x12
+    /// O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY.
+    static let openFlags: UInt32 = 0xa_0900
     /// MREMAP_MAYMOVE | MREMAP_FIXED.
     static let moveFlags: UInt32 = 3
 
@@ -75,7 +100,8 @@ public enum SystemCall: Equatable, Sendable {
             return !maps.contains { $0.range.overlaps(range) }
         case .movePage(_, let onto):
             return maps.mapping(at: onto)?.isFile == false && !maps.contains { $0.range.overlaps(range) }
-        case .mapAnonymous(_, _, let permissions), .protect(_, _, let permissions):
+        case .openFile, .closeFile: return true
+        case .mapAnonymous(_, _, let permissions), .protect(_, _, let permissions), .mapFile(_, _, let permissions, _):
             while address < range.upperBound {
                 guard let mapping = maps.mapping(at: address), mapping.permissions == permissions else { return false }
                 address = mapping.range.upperBound
