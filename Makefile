@@ -22,6 +22,8 @@ help:
 	@echo "make fuzz     every parser of outside bytes, SECONDS_EACH=$(SECONDS_EACH) per target"
 	@echo "make bench-apply  what patching costs the patched: pauses, 1,000 processes, calls; make bench is the same (needs root)"
 	@echo "make soak     redis and nginx patched under load, SECONDS_EACH=$(SECONDS_EACH) each; ROUNDS=$(ROUNDS) kills (needs root)"
+	@echo "make bench-build  time and memory of deriving patches, over the package pairs in PAIRS; FETCH=yes fetches them"
+	@echo "make survey   the corpus of real fixes: built, derived, applied, shown; ONLY=quick, LIMIT=SECONDS (needs root)"
 	@echo "make bench-engine  what judging a request and a body costs, with the rules in RULES"
 	@echo "make conformance   the public conformance tests, per family, where they are beside the package"
 	@echo "make prove-rules   own rules against the vulnerable servers, built with the fix taken out, on loopback; CVES=… for some"
@@ -49,6 +51,13 @@ fuzz: setup
 
 bench bench-apply: build
 	scripts/bench-apply
+
+bench-build: setup
+	$(SWIFT) build -c release --product bench-build
+	scripts/bench-build
+
+survey: build
+	scripts/survey
 
 soak: build
 	$(SWIFT) build -c release --static-swift-stdlib --product soak-transitions

@@ -94,7 +94,7 @@ let package = Package(
 
 // Fuzzers have libFuzzer's main and its instrumentation: scripts/fuzz asks for them, nothing else builds them.
 if Context.environment["FOTHER_FUZZ"] != nil {
-    for name in ["elf", "patch", "header"] {
+    for name in ["elf", "patch", "header", "dwarf", "source", "exceptions"] {
         package.targets.append(
             .executableTarget(
                 name: "fuzz-\(name)", dependencies: ["FuzzTargets"], path: "Fuzz/\(name)",

@@ -53,7 +53,7 @@ struct BuildBenchmark {
             case .refused: "refuse"
             }
         print(
-            "\(name): \(outcome), \(s.newFunctions) functions, \(s.same) same, \(s.linesOnly) lines only, \(s.changed) changed, \(s.added) added, \(s.moved) moved, \(b.count / 1024) KiB, \(String(format: "%.2f", median)) s"
+            "\(name): \(outcome), \(s.newFunctions) functions, \(s.same) same, \(s.linesOnly) lines only, \(s.changed) changed, \(s.added) added, \(s.moved) moved, \(b.count / 1024) KiB, \(String(format: "%.2f", median)) s, \(peakMiB()) MiB at most"
         )
         if isVerbose {
             for f in result.manifest.functions {
@@ -63,5 +63,12 @@ struct BuildBenchmark {
             for (k, v) in result.manifest.references.sorted(by: { $0.key < $1.key }) { print("   \(v) \(k)") }
         }
         if let output, case .patch(let bytes) = result.outcome { try? Data(bytes).write(to: URL(fileURLWithPath: output)) }
+    }
+
+    /// The most memory that this process ever held, from the kernel's own account.
+    static func peakMiB() -> Int {
+        let status = (try? String(contentsOfFile: "/proc/self/status", encoding: .utf8)) ?? ""
+        let line = status.split(separator: "\n").first { $0.hasPrefix("VmHWM:") } ?? ""
+        return (line.split(whereSeparator: \.isWhitespace).dropFirst().first.flatMap { Int($0) } ?? 0) / 1024
     }
 }

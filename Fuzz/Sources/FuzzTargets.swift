@@ -6,7 +6,9 @@ import LivePatch
 import LivePatchBuilder
 
 public enum FuzzTargets {
-    public static let all: [(name: String, run: @Sendable ([UInt8]) -> Void)] = [("elf", elf), ("patch", patch), ("header", header)]
+    public static let all: [(name: String, run: @Sendable ([UInt8]) -> Void)] = [
+        ("elf", elf), ("patch", patch), ("header", header), ("dwarf", dwarf), ("source", source), ("exceptions", exceptions),
+    ]
 
     /// An ELF file as the builder reads it: tables, unwind data, every function decoded.
     @Sendable public static func elf(_ bytes: [UInt8]) {
@@ -26,6 +28,34 @@ public enum FuzzTargets {
         guard let patch = try? LivePatch(parsing: bytes, name: "fuzz") else { return }
         _ = try? patch.plan(bias: LoadBias(0x5555_5555_0000), base: RuntimeAddress(0x5555_4000_0000))
         _ = try? patch.contents.encode()
+    }
+
+    /// The debug information of an ELF file.
+    @Sendable public static func dwarf(_ bytes: [UInt8]) {
+        guard let file = try? ELFFile(bytes, name: "fuzz"), let types = try? DebugTypes(file) else { return }
+        _ = types.covers(LinkAddress(0x1000)..<LinkAddress(0x2000))
+        _ = types.layouts.count
+    }
+
+    /// A source file, read as C and as C++.
+    @Sendable public static func source(_ bytes: [UInt8]) {
+        _ = SourceOutline.counts(of: bytes, isCPlusPlus: false)
+        _ = SourceOutline.counts(of: bytes, isCPlusPlus: true)
+    }
+
+    /// Exception tables of an ELF file, and what begins at any other place of their section.
+    @Sendable public static func exceptions(_ bytes: [UInt8]) {
+        guard let file = try? ELFFile(bytes, name: "fuzz") else { return }
+        var tables: [ExceptionTable] = []
+        for frame in ((try? UnwindTable(file))?.frames ?? []).prefix(64) {
+            if let at = frame.lsda, let table = try? ExceptionTable(file, at: at) { tables.append(table) }
+        }
+        if let section = file.section(".gcc_except_table") {
+            for offset in 0..<min(section.size, 256) {
+                if let table = try? ExceptionTable(file, at: section.address + offset) { tables.append(table) }
+            }
+        }
+        for table in tables { _ = table.catchesTheSame(as: tables[0]) { $0 == $1 } }
     }
 
     /// A header in a target, and a loaded object's headers.

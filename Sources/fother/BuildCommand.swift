@@ -34,8 +34,9 @@ struct BuildCommand: ParsableCommand {
     @Option(name: .customLong("debug-dir"), help: "A folder of separate debug files, besides /usr/lib/debug (may be repeated).")
     var debugFolders: [String] = []
     @Option(help: "Build this installed PACKAGE=VERSION from its source, with and without one fix.") var source: String?
-    @Option(help: "With --source: the fix.") var patch: String?
-    @Option(help: "With --source: a fix that the source has; the build without it is the vulnerable one.") var revert: String?
+    @Option(help: "With --source: the fix (may be repeated, in order).") var patch: [String] = []
+    @Option(help: "With --source: a fix that the source has; the build without it is the vulnerable one (may be repeated, in order).")
+    var revert: [String] = []
     @Flag(name: .customLong("install-build-deps"), help: "With --source: install what the build needs, as root and for good.")
     var installBuildDependencies = false
     @Flag(help: "Show function by function what changed: lines of source where it is at hand, else instructions side by side.")
@@ -45,12 +46,12 @@ struct BuildCommand: ParsableCommand {
     func validate() throws {
         if (oldSource == nil) != (newSource == nil) { throw ValidationError("--old-source and --new-source belong together.") }
         if source != nil {
-            guard old == nil, !itself, (patch == nil) != (revert == nil) else {
-                throw ValidationError("--source takes one of --patch and --revert, and no builds.")
+            guard old == nil, !itself, !(patch + revert).isEmpty else {
+                throw ValidationError("--source takes --patch or --revert, and no builds.")
             }
             return
         }
-        guard patch == nil, revert == nil, old != nil else {
+        guard patch.isEmpty, revert.isEmpty, old != nil else {
             throw ValidationError(old == nil ? "A build is needed." : "--patch and --revert need --source.")
         }
         if itself == (new != nil) {
@@ -70,6 +71,8 @@ struct BuildCommand: ParsableCommand {
     }
     struct Report: Encodable {
         var schema = "fother.build/1"
+        /// With `--source`: the folder that holds both builds, `unfixed/NAME` and `fixed/NAME`.
+        var kept: String?
         var results: [Result]
     }
 
@@ -110,7 +113,7 @@ struct BuildCommand: ParsableCommand {
                         id: id, oldSHA256: m.oldSHA256, newSHA256: m.newSHA256, oldOrigin: plan.origins.old, newOrigin: plan.origins.new,
                         tool: m.tool))
             }
-            if json { try Output.json(Report(results: results)) } else { show(results, plan, explanations) }
+            if json { try Output.json(Report(kept: plan.kept, results: results)) } else { show(results, plan, explanations) }
             let needsAction = results.contains { $0.outcome == "refused" || $0.outcome == "failed" || $0.manifest?.verdict == .review }
             return needsAction ? Exit.actionNeeded : Exit.done
         }

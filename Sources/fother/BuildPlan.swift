@@ -21,6 +21,8 @@ struct BuildPlan {
     var evidence: [LayoutEvidence] = []
     /// Where the two builds come from, as the record of what this host derived has it.
     var origins: (old: String, new: String)
+    /// Where both builds from source are kept.
+    var kept: String?
     /// Objects that cannot be compared, and why.
     var failures: [(object: String, failure: Failure)] = []
 }
@@ -73,14 +75,15 @@ extension BuildCommand {
 
     /// One fix for the build that is installed: built from source with and without it.
     private func sourcePlan(_ word: String, _ cache: PackageCache) throws -> BuildPlan {
-        let change = revert.map { SourceBuild.Change.revert($0) } ?? .apply(patch ?? "")
+        let change = SourceBuild.Change(reverting: revert, applying: patch)
         let built = try SourceBuild.run(
             word, change, object: object, installingDependencies: installBuildDependencies, cache: cache, progress: Output.progress)
-        let fix = ((revert ?? patch ?? "") as NSString).lastPathComponent
+        let fix = (patch.isEmpty ? revert : patch).map { ($0 as NSString).lastPathComponent }.joined(separator: ", ")
         var plan = BuildPlan(
             title: "\(Theme.strong(word))  and \(fix)", pairs: [], evidence: [built.evidence],
-            origins: (revert == nil ? built.package.origin : "built from source", "built from source"))
-        if revert != nil { plan.title = (plan.title ?? "") + "\nfor the build without it, kept in \(built.kept)/unfixed" }
+            origins: (revert.isEmpty ? built.package.origin : "built from source", "built from source"))
+        plan.kept = built.kept
+        if !revert.isEmpty { plan.title = (plan.title ?? "") + "\nfor the build without it, kept in \(built.kept)/unfixed" }
         for o in built.objects {
             Output.progress("comparing \(o.installed.path) with its own source")
             do {

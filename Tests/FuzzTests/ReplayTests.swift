@@ -52,7 +52,18 @@ import Testing
                 bias: LoadBias(0x7f00_0000_0000), base: RuntimeAddress(0x7eff_f000_0000))
             inputs["header"] = try plan.header.encode()
         }
-        #expect(inputs.count == 3)
+        try
+            "struct s { int a : 3; enum e { x, y } k; };\n#define M(x) do { x; } while (0)\n#if A\nint f(int a) {\n#else\nint f(long a) {\n#endif\n M(a++); static int n; return a; }\nint t[] = { 1, 2 };\n"
+            .write(toFile: folder + "/s.c", atomically: true, encoding: .utf8)
+        inputs["source"] = try RegularFile.read(folder + "/s.c")
+        _ = try ChildProcess.runChecked(["gcc", "-g", "-O1", "-fPIC", "-shared", "-o", folder + "/g.so", folder + "/a.c"])
+        inputs["dwarf"] = try RegularFile.read(folder + "/g.so")
+        try "void g(int); struct A { ~A(); };\nint f(int x) { A a; try { g(x); } catch (int i) { return i; } catch (...) { } return 0; }\n"
+            .write(
+                toFile: folder + "/e.cc", atomically: true, encoding: .utf8)
+        _ = try ChildProcess.runChecked(["g++", "-O1", "-fPIC", "-shared", "-o", folder + "/e.so", folder + "/e.cc"])
+        inputs["exceptions"] = try RegularFile.read(folder + "/e.so")
+        #expect(inputs.count == FuzzTargets.all.count)
 
         let seed = UInt64(Date().timeIntervalSince1970 * 1000) | 1
         print("damage: seed \(seed)")

@@ -106,7 +106,7 @@ struct Score: CustomStringConvertible {
     }
 
     static let seeds: [UInt64] = {
-        let words = (environment["FOTHER_SEEDS"] ?? "1:12").split(separator: ":").compactMap { UInt64($0) }
+        let words = (environment["FOTHER_SEEDS"] ?? "1:24").split(separator: ":").compactMap { UInt64($0) }
         return words.count == 2 ? Array(words[0]..<words[0] + words[1]) : []
     }()
 

@@ -5,7 +5,9 @@ import Testing
 
 @Suite struct DocumentsTests {
     private static let documents = ["README.md", "CHANGELOG.md"] + pages
-    private static let pages = ["ARCHITECTURE", "cli", "codes", "evidence", "patch-format", "rules", "safety"].map { "docs/\($0).md" }
+    private static let pages = ["ARCHITECTURE", "authors", "cli", "codes", "evidence", "patch-format", "rules", "safety"].map {
+        "docs/\($0).md"
+    }
 
     private static func all() throws -> [SourceFile] {
         try ["Sources", "Tests", "Fixtures", "scripts", "docs", "Benchmarks", "Fuzz"].flatMap { try SourceFile.all(under: $0) }

@@ -38,6 +38,8 @@ struct Comparison: Sendable {
     /// Unchanged functions that use a loader-filled word for a thread-local variable, or a place in thread-local storage.
     private(set) var threadVotes: [SlotKey: Set<Int>] = [:]
     private(set) var threadPlaces: [Int: Set<Int>] = [:]
+    /// Sections (new indices) in which all that has a name lies where it did.
+    private var arranged: Set<Int> = []
 
     init(_ old: CodeImage, _ new: CodeImage) {
         self.old = old
@@ -48,6 +50,7 @@ struct Comparison: Sendable {
         newExceptions = ExceptionData(new)
         match = Correlation(old, new)
         relation = []
+        arranged = Set(new.file.sections.filter { $0.isAllocated && $0.isWritable && isArrangedAsBefore($0) }.map(\.index))
         for g in new.functions {
             guard let o = match.oldOf[g.index] else {
                 relation.append(.added)
@@ -169,10 +172,41 @@ struct Comparison: Sendable {
         return map.votes[a] == nil ? map.relocated[a] : nil
     }
 
-    /// By the name of the data object that holds the address, where both builds have the symbol with one size.
-    func oldBySymbol(_ a: LinkAddress) -> LinkAddress? {
-        guard let s = new.objectAt[a], let key = new.objectKeyAt[a], let t = old.objectByKey[key], t.size == s.size else { return nil }
+    /// By the name of the data object that begins there, where both builds have the symbol with one size. The static variables of
+    /// functions only if `localsToo`: their names do not say whose they are, and one may have come where another went.
+    func oldBySymbol(_ a: LinkAddress, localsToo: Bool = false) -> LinkAddress? {
+        guard let s = new.objectAt[a], let key = new.objectKeyAt[a], let t = old.objectByKey[key], t.size == s.size,
+            localsToo || !key.hasSuffix(CodeImage.ofFunction)
+        else {
+            return nil
+        }
         return t.value
+    }
+
+    /// By the name of the data object that a reference is into. An access to a fixed address is to the object whose bytes those are.
+    /// An address that is formed need not be inside what it is for: compilers fold `a[i - 1]` into an address before `a`. It
+    /// is where it was only if everything that has a name in the section is, so that it does not matter whose address it is.
+    func oldBySymbol(into r: Reference, localsToo: Bool) -> LinkAddress? {
+        guard let s = new.object(around: r.target), let there = oldBySymbol(s.value, localsToo: localsToo) else { return nil }
+        let place = there + (r.target - s.value)
+        switch r.kind {
+        case .access(let bytes, _): return bytes > 0 && r.target - s.value + bytes <= s.size ? place : nil
+        case .address:
+            guard let b = new.file.section(at: r.target), arranged.contains(b.index), let a = old.file.section(b.name),
+                r.target - b.address == place - a.address
+            else {
+                return nil
+            }
+            return place
+        default: return nil
+        }
+    }
+
+    private func isArrangedAsBefore(_ b: Section) -> Bool {
+        guard let a = old.file.section(b.name), a.size == b.size else { return false }
+        let after = new.objectStarts.filter { b.contains($0) }
+        return after.count == old.objectStarts.count { a.contains($0) }
+            && after.allSatisfy { start in oldBySymbol(start, localsToo: true).map { $0 - a.address == start - b.address } ?? false }
     }
 
     // MARK: What unchanged code refers to

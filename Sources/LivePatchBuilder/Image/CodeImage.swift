@@ -104,6 +104,8 @@ struct CodeImage: Sendable {
     private(set) var objectByKey: [String: Symbol] = [:]
     private(set) var objectAt: [LinkAddress: Symbol] = [:]
     private(set) var objectKeyAt: [LinkAddress: String] = [:]
+    /// Where data objects begin, sorted.
+    private(set) var objectStarts: [LinkAddress] = []
     /// Defined functions of the dynamic symbol table.
     private(set) var exportedByKey: [String: Int] = [:]
     /// Functions whose address is in data, by relocation.
@@ -146,7 +148,10 @@ struct CodeImage: Sendable {
                 objectKeyAt[s.value] = key
             }
         }
+        // Several objects of one key are told apart by nothing: none of them is known by its name.
         for key in ambiguous { objectByKey[key] = nil }
+        for (address, key) in objectKeyAt where objectByKey[key] == nil { objectKeyAt[address] = nil }
+        objectStarts = objectAt.keys.sorted()
         readPLT()
         try findFunctions()
         for i in functions.indices { decodeFunction(i) }
@@ -164,6 +169,17 @@ struct CodeImage: Sendable {
         }
         guard low > 0, functions[low - 1].contains(a) else { return nil }
         return low - 1
+    }
+
+    /// The data object that begins nearest before `a`, or at it, if it reaches as far.
+    func object(around a: LinkAddress) -> Symbol? {
+        var low = 0, high = objectStarts.count
+        while low < high {
+            let middle = (low + high) / 2
+            if objectStarts[middle] <= a { low = middle + 1 } else { high = middle }
+        }
+        guard low > 0, let s = objectAt[objectStarts[low - 1]], s.size > 0, a - s.value < s.size else { return nil }
+        return s
     }
 
     func isGOT(_ a: LinkAddress) -> Bool { file.section(at: a).map { gotSections.contains($0.index) } ?? false }
@@ -277,8 +293,19 @@ struct CodeImage: Sendable {
         return file.dynamicSymbols.map { ($0.name, $0) }
             + file.symbols.map { s in
                 if s.kind == .file { source = s.name }
-                return (s.isGlobal ? s.name : source + ":" + s.name, s)
+                return (s.isGlobal ? s.name : source + ":" + (s.kind == .object ? unnumbered(s.name) : s.name), s)
             }
+    }
+
+    /// What ends the key of a static variable of a function.
+    static let ofFunction = ".*"
+
+    /// `count.7` is a `static int count` inside some function. The compiler numbers them as they come, so that a new one before it
+    /// takes its number: without it all of one name in one file have one key.
+    private static func unnumbered(_ name: String) -> String {
+        guard let dot = name.lastIndex(of: "."), dot != name.startIndex else { return name }
+        let digits = name[name.index(after: dot)...]
+        return !digits.isEmpty && digits.allSatisfy { $0.isASCII && $0.isNumber } ? String(name[..<dot]) + ofFunction : name
     }
 
     private mutating func readPLT() {

@@ -8,10 +8,18 @@ import LivePatch
 import ProcessControl
 
 public struct SourceBuild: Sendable {
-    /// What makes the fixed side, or the vulnerable one: a patch file, or for `revert` also the name of one in debian/patches.
-    public enum Change: Sendable {
-        case apply(String)
-        case revert(String)
+    /// What makes the two sides: patches that are taken off the sources give the unfixed one, patches that are put on it the fixed
+    /// one. Where none is put on, the sources as they are are the fixed side.
+    public struct Change: Sendable {
+        /// Patch files, or names in debian/patches, in the order of the series: the last comes off first.
+        public var reverted: [String]
+        /// Patch files, in the order in which they are put on.
+        public var applied: [String]
+
+        public init(reverting reverted: [String], applying applied: [String]) {
+            self.reverted = reverted
+            self.applied = applied
+        }
     }
 
     /// One object of the package: as it is installed, and as it was built without and with the fix.
@@ -26,7 +34,7 @@ public struct SourceBuild: Sendable {
     public var package: BuildInput
     public var objects: [Object]
     public var evidence: LayoutEvidence
-    /// CVE ids that the patch names.
+    /// CVE ids that the patches name, in their text or as files.
     public var cves: [String]
     /// Where the objects of both builds are kept: `unfixed/NAME`, `fixed/NAME`.
     public var kept: String
@@ -63,8 +71,8 @@ public struct SourceBuild: Sendable {
             }
             try keep(work, wanted: package.objects.map(\.name), in: kept)
         }
-        var objects: [Object] = [], isOwn = false
-        if case .revert = change { isOwn = true }
+        var objects: [Object] = []
+        let isOwn = !change.reverted.isEmpty
         for installed in package.objects {
             guard let a = try? RegularFile.read(kept + "/unfixed/" + installed.name),
                 let b = try? RegularFile.read(kept + "/fixed/" + installed.name)
@@ -78,37 +86,43 @@ public struct SourceBuild: Sendable {
                 "object-not-built", "the build made no object that the package has.", at: word,
                 remedy: "The package has \(package.objects.map(\.name).joined(separator: ", ")).")
         }
-        let named = CVE.named(in: patch).map(\.description)
+        let files = (change.reverted + change.applied).map { ($0 as NSString).lastPathComponent }
+        let named = Set(CVE.named(in: patch + Array(files.joined(separator: "\n").utf8)).map(\.description)).sorted()
         return SourceBuild(package: package, objects: objects, evidence: evidence, cves: named, kept: kept)
     }
 
     // MARK: Steps
 
-    /// Makes `unfixed` and `fixed` beside `base`, and returns the patch's bytes.
+    /// Makes `unfixed` and `fixed` beside `base`, and returns the patches' bytes.
     private static func changed(_ work: String, _ change: Change) throws -> [UInt8] {
-        let path: String, isReverted: Bool
-        switch change {
-        case .apply(let file): (path, isReverted) = (file, false)
-        case .revert(let file): (path, isReverted) = (file, true)
+        func copy(_ from: String, _ to: String) throws {
+            _ = try ChildProcess.runChecked(Unprivileged.command(["cp", "-a", work + "/" + from, work + "/" + to]), directory: work)
         }
+        var all: [UInt8] = []
+        try copy("base", "unfixed")
+        for path in change.reverted.reversed() { all += try put(path, on: "unfixed", in: work, isReverse: true) }
+        try copy(change.applied.isEmpty ? "base" : "unfixed", "fixed")
+        for path in change.applied { all += try put(path, on: "fixed", in: work, isReverse: false) }
+        return all
+    }
+
+    /// Puts one patch on a tree, or takes it off, and returns its bytes. Failure: `patch-does-not-apply`.
+    private static func put(_ path: String, on side: String, in work: String, isReverse: Bool) throws -> [UInt8] {
         let bytes: [UInt8]
-        if isReverted, !FileManager.default.fileExists(atPath: path), !path.contains("..") {
+        if isReverse, !FileManager.default.fileExists(atPath: path), !path.contains("..") {
             bytes = try RegularFile.read("debian/patches/" + path, in: work + "/base", limitBytes: PatchSeries.bytesMax)
         } else {
             bytes = try RegularFile.read(path, limitBytes: PatchSeries.bytesMax)
         }
         let file = work + "/change.patch"
         try Data(bytes).write(to: URL(fileURLWithPath: file))
-        for side in ["unfixed", "fixed"] {
-            _ = try ChildProcess.runChecked(Unprivileged.command(["cp", "-a", work + "/base", work + "/" + side]), directory: work)
-        }
         let result = try ChildProcess.run(
             Unprivileged.command(
                 ["patch", "--strip=1", "--fuzz=0", "--batch", "--silent", "--no-backup-if-mismatch", "--reject-file=-", "--input=" + file]
-                    + (isReverted ? ["--reverse"] : ["--forward"])), directory: work + "/" + (isReverted ? "unfixed" : "fixed"))
+                    + (isReverse ? ["--reverse"] : ["--forward"])), directory: work + "/" + side)
         guard result.status.isSuccess else {
             throw Failure(
-                "patch-does-not-apply", "the patch cannot be \(isReverted ? "taken off" : "applied"): \(tail(result.output, lines: 3))",
+                "patch-does-not-apply", "the patch cannot be \(isReverse ? "taken off" : "applied"): \(tail(result.output, lines: 3))",
                 at: path,
                 remedy: "It must fit this version of the sources exactly, with paths for patch -p1.")
         }
@@ -195,7 +209,7 @@ public struct SourceBuild: Sendable {
         for name in try FileManager.default.contentsOfDirectory(atPath: folder).sorted() where name.hasSuffix(".dsc") {
             bytes += try RegularFile.read(folder + "/" + name)
         }
-        if case .revert = change { bytes.append(1) }
+        bytes += [UInt8(truncatingIfNeeded: change.reverted.count), UInt8(truncatingIfNeeded: change.applied.count)]
         bytes += (try? ChildProcess.run(["gcc", "--version"]).output) ?? []
         bytes += Array(builderVersion.utf8)
         return hexDigits(sha256(bytes[...]))

@@ -113,7 +113,7 @@ struct DataComparison {
     private static func changed(_ name: String, _ sentence: String) -> Finding {
         Finding(
             name.hasPrefix(".init") || name.hasPrefix(".fini") ? "startup-changed" : "initial-data-changed", name, sentence + ".",
-            remedy: "Live data keeps the old values: restart, or settle by hand that they do not matter.", verdict: .refuse)
+            remedy: "Live data keeps the old values: restart, or adapt the fix so that its code brings the new ones.", verdict: .refuse)
     }
 
     private static func compare(_ c: Comparison, _ a: Section, _ b: Section, _ fresh: [LinkAddress: Int]) -> Finding? {

@@ -347,6 +347,13 @@ struct Resolver {
         default: break
         }
         if let there = c.provedOld(a) { return (.old(there, "data"), 0, .relocation) }
+        // Inside an object that has a name; one of a function's own only where the sources say that none of these came or went. One
+        // unchanged function that says otherwise is enough against it.
+        if let there = c.oldBySymbol(into: r, localsToo: declarationsAgree),
+            c.map.votes[a].map({ $0.count == 1 && $0[there] != nil }) ?? true
+        {
+            return (.old(there, "data"), 0, .symbol)
+        }
         // Relocated read-only data cannot hold state, so one vote is enough where every word corresponds.
         if section.name == ".data.rel.ro", case .one(let there, _) = c.map.answer(a), sameRelocated(there, a, section) {
             return (.old(there, "data"), 0, .votes)

@@ -4,7 +4,7 @@
 // Conditions of the preprocessor are not evaluated: the file is read under every combination of them that its braces allow,
 // several readings side by side. A word belongs to a body if it does so in all readings.
 
-struct SourceOutline: Sendable {
+package struct SourceOutline: Sendable {
     /// Readings side by side; a file that needs more is not understood.
     static let readingsMax = 64
 
@@ -555,5 +555,16 @@ struct SourceOutline: Sendable {
             $0.at < $1.at
         }
         return piece?.name ?? "?"
+    }
+}
+
+extension SourceOutline {
+    /// Reads one file by itself, with the macros it defines: how many pieces stand outside bodies, how many functions it has.
+    package static func counts(of text: [UInt8], isCPlusPlus: Bool) -> (pieces: Int, functions: Int) {
+        let tokens = CTokens(text)
+        var macros = SourceMacros()
+        macros.read(tokens, of: "one file")
+        let outline = SourceOutline(tokens, macros: macros, isCPlusPlus: isCPlusPlus)
+        return (outline.items.count, outline.functions.count)
     }
 }
