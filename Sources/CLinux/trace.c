@@ -31,14 +31,31 @@ int fother_seize(int tid, int options) {
     unsigned long data = PTRACE_O_TRACESYSGOOD | (options & FOTHER_SUSPEND_SECCOMP ? PTRACE_O_SUSPEND_SECCOMP : 0);
     return result(ptrace(PTRACE_SEIZE, tid, NULL, data));
 }
+// A thread that stops on another processor does so within microseconds, and waking a sleeper up costs more than that.
+#define WATCH_NANOSECONDS 25000
+static int watches;
+static pthread_once_t watches_once = PTHREAD_ONCE_INIT;
+static void decide_watching(void) { watches = sysconf(_SC_NPROCESSORS_ONLN) > 1; }
+
 int fother_wait_stop(int tid, int *signal, int *event) {
     siginfo_t info;
-    info.si_pid = 0;
     // Not WEXITED: a dead thread then gives ECHILD at once, and a dead group leader with living threads, which
     // never stops and cannot be reaped, does not block.
     // WNOWAIT: the stop is not taken from the thread. Taking it takes the signal that is about to be delivered as well, and it
     // would be lost if this process were killed before it releases the thread. What resumes a thread ends its stop.
-    if (waitid(P_PID, (id_t)tid, &info, WSTOPPED | WNOWAIT | __WALL | __WNOTHREAD) < 0) return -errno;
+    const int options = WSTOPPED | WNOWAIT | __WALL | __WNOTHREAD;
+    pthread_once(&watches_once, decide_watching);
+    int64_t until = 0;
+    for (;;) {
+        info.si_pid = 0;
+        if (waitid(P_PID, (id_t)tid, &info, watches ? options | WNOHANG : options) < 0) return -errno;
+        if (info.si_pid) break;
+        int64_t now = fother_now();
+        if (!until) until = now + WATCH_NANOSECONDS;
+        if (now < until) continue;
+        if (waitid(P_PID, (id_t)tid, &info, options) < 0) return -errno;
+        break;
+    }
     *signal = info.si_status & 0xff;
     *event = info.si_status >> 8;
     return 0;

@@ -42,6 +42,17 @@ extension Applier {
         return GuardedRanges(quiet)
     }
 
+    /// Makes the pages of the jumps the process's own, byte for byte what they are: else the kernel would copy them during the stop.
+    private func unshare(_ plan: ApplyPlan, _ target: Target) {
+        var pages: Set<UInt64> = []
+        for site in plan.sites where pages.insert(site.address.value / UInt64(PatchLayout.page)).inserted {
+            guard let bytes = try? target.memory.read(at: site.address, count: site.new.count), site.vacant.contains(bytes) else {
+                continue
+            }
+            try? target.memory.write(bytes, at: site.address)
+        }
+    }
+
     /// Waits for a safe point, as long as the budget allows, and switches there.
     func flip(off: [ApplyPlan], on: ApplyPlan?, _ target: Target) -> Flip {
         // Where an older patch makes way, both must be out of the way of each other.
@@ -58,6 +69,7 @@ extension Applier {
         }
         var quiet = guarded(off: off, on: on, together: true, rooms)
         let switches = switchers.reason(in: target.objects, target.memory)
+        if let on { unshare(on, target) }
         var isTogether = true
         var attempts = 0
         var last: ProcessOutcome = .blocked([], attempts: 0)
@@ -86,7 +98,12 @@ extension Applier {
                 let isLarge = try usesSecondProcessor && target.handle.threads().count >= StackScan.threadsMin
                 let helper: (@Sendable () -> Void)? = isLarge ? { @Sendable in scan.help() } : nil
                 let stop = try tracer.withStopped(
-                    target.handle, timeout: budget.pause, helper: helper, closing: { scan.abandon() }, observer: { scan.add($0) }
+                    target.handle, timeout: budget.pause, helper: helper, closing: { scan.abandon() },
+                    observer: { thread in
+                        scan.add(thread)
+                        // Others are still coming to a stop meanwhile.
+                        if !isLarge { scan.lookAtOne(words) }
+                    }
                 ) { stopped throws -> [BlockingThread] in
                     var blocking = scan.finish(words)
                     if blocking.isEmpty, let coroutine = try coroutines.blocking(stopped.threads, stacks) { blocking = [coroutine] }
@@ -108,7 +125,7 @@ extension Applier {
                     let finishing = isTogether ? [] : (on ?? off.first).map { settle($0, on: on != nil, target) } ?? []
                     return .switched(pause: stop.pause, attempts: attempts, finishing: finishing)
                 }
-                last = .blocked(stop.value.map { waiting($0, target) }, attempts: attempts)
+                last = .blocked(stop.value, attempts: attempts)
                 if walker == nil { walker = StackWalker(target, tables) }
             } catch {
                 let failure = error as? Failure ?? Failure("unexpected", "\(error)", at: "process \(target.process)")
@@ -121,14 +138,5 @@ extension Applier {
             tracer.rest(attempts)
         }
         return .untouched(last)
-    }
-
-    /// With what it waits for, as it is now that it runs again.
-    func waiting(_ thread: BlockingThread, _ target: Target) -> BlockingThread {
-        var thread = thread
-        if thread.coroutineIn == nil, case .inSystemCall(let number) = try? target.handle.activity(of: thread.thread) {
-            thread.waitsIn = SystemCallName.of(number)
-        }
-        return thread
     }
 }

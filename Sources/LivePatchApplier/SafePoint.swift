@@ -11,10 +11,17 @@ public struct BlockingThread: Sendable, Equatable {
     public var function: String
     /// The instruction pointer itself is there; otherwise a word on the stack says that the thread may return there.
     public var isExecuting: Bool
-    /// The system call it waits in, or nil while it runs or that is not known.
+    /// The system call it waited in when it was stopped, or nil when it was doing something or that is not known.
     public var waitsIn: String?
     /// Where the stack of a suspended coroutine is; then `thread` is only its process.
     public var coroutineIn: String?
+}
+
+extension BlockingThread {
+    init(_ thread: StoppedThread, _ function: String, isExecuting: Bool) {
+        self.init(thread: thread.id, function: function, isExecuting: isExecuting)
+        waitsIn = thread.waitsIn.map(SystemCallName.of)
+    }
 }
 
 /// Address ranges that must be quiet, ready for a fast look-up.
@@ -121,25 +128,56 @@ enum SafePoint {
     static func blocking(
         _ thread: StoppedThread, _ guarded: GuardedRanges, _ stacks: StackMap, _ words: WordReader, _ walker: StackWalker?
     ) -> BlockingThread? {
+        if let found = executing(thread, guarded) { return found }
         if thread.isKernelWorker { return nil }
-        if let name = guarded.name(at: thread.instructionPointer.value, asReturn: false) {
-            return BlockingThread(thread: thread.id, function: name, isExecuting: true)
-        }
-        guard let ranges = stacks.live(thread) else { return BlockingThread(thread: thread.id, function: unreadable, isExecuting: false) }
+        guard let ranges = stacks.live(thread) else { return BlockingThread(thread, unreadable, isExecuting: false) }
         for range in ranges {
-            switch words.first(in: range, between: guarded.bounds, where: guarded.returnsInto) {
-            case .none: continue
-            case .found(var word):
-                // Any word may be a return address; the unwind data can tell that none is.
-                if let walker, range.lowerBound.value == thread.stackPointer.value & ~7 {
-                    guard let real = confirmed(walker.walk(thread, words), guarded, words) else { continue }
-                    word = real
-                }
-                return BlockingThread(thread: thread.id, function: guarded.name(at: word, asReturn: true) ?? "", isExecuting: false)
-            case .unreadable: return BlockingThread(thread: thread.id, function: unreadable, isExecuting: false)
-            }
+            guard words.read(range) else { return BlockingThread(thread, unreadable, isExecuting: false) }
+            if let found = returning(thread, range, guarded, words, walker) { return found }
         }
         return nil
+    }
+
+    /// One thread at a time: the verdict is about the moment when it stood still, and reached when it runs again.
+    static func blocking(
+        _ thread: ThreadID, _ target: Target, _ guarded: GuardedRanges, _ stacks: StackMap, _ words: WordReader, _ walker: StackWalker,
+        _ tracer: Tracer, within timeout: Duration
+    ) throws -> BlockingThread? {
+        enum Look {
+            case judged(BlockingThread?)
+            case read(StoppedThread, Range<RuntimeAddress>)
+        }
+        let look = try tracer.withStopped(thread, of: target.handle, timeout: timeout) { stopped -> Look in
+            guard let thread = stopped.threads.first, !thread.isKernelWorker else { return .judged(nil) }
+            guard let ranges = stacks.live(thread), ranges.count == 1, words.read(ranges[0]) else {
+                return .judged(blocking(thread, guarded, stacks, words, walker))
+            }
+            return .read(thread, ranges[0])
+        }.value
+        switch look {
+        case .judged(let found): return found
+        case .read(let thread, let range):
+            return executing(thread, guarded) ?? returning(thread, range, guarded, words, walker)
+        }
+    }
+
+    private static func executing(_ thread: StoppedThread, _ guarded: GuardedRanges) -> BlockingThread? {
+        if thread.isKernelWorker { return nil }
+        return guarded.name(at: thread.instructionPointer.value, asReturn: false).map { BlockingThread(thread, $0, isExecuting: true) }
+    }
+
+    /// `words` holds `range`, a live part of its stacks.
+    private static func returning(
+        _ thread: StoppedThread, _ range: Range<RuntimeAddress>, _ guarded: GuardedRanges, _ words: WordReader, _ walker: StackWalker?
+    ) -> BlockingThread? {
+        let start = range.lowerBound.value
+        guard var word = words.first(from: start, between: guarded.bounds, where: guarded.returnsInto) else { return nil }
+        // Any word may be a return address; the unwind data can tell that none is.
+        if let walker, start == thread.stackPointer.value & ~7 {
+            guard let real = confirmed(walker.walk(thread, words), guarded, words) else { return nil }
+            word = real
+        }
+        return BlockingThread(thread, guarded.name(at: word, asReturn: true) ?? "", isExecuting: false)
     }
 
     /// The first address in the walk that is in a guarded range; where the stack is not understood every word counts.

@@ -47,10 +47,9 @@ extension Applier {
             if left.isEmpty { return [] }
             for thread in left {
                 do {
-                    let found = try tracer.withStopped(thread, of: target.handle, timeout: budget.pause) {
-                        SafePoint.blocking($0, guarded, stacks, words, walker)
-                    }.value
-                    if found.isEmpty { seen.insert(thread) } else { blocking += found.map { waiting($0, target) } }
+                    let found = try SafePoint.blocking(
+                        thread, target, guarded, stacks, words, walker, tracer, within: budget.pause)
+                    if let found { blocking.append(found) } else { seen.insert(thread) }
                 } catch {
                     // One that has ended is outside; of any other it is not known.
                     guard let status = try? target.handle.status(of: thread), !status.isEnded else {

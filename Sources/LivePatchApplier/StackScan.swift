@@ -35,6 +35,11 @@ final class StackScan: Sendable {
     /// A thread that stands still from now on.
     func add(_ thread: StoppedThread) { work.withLock { $0.waiting.append(thread) } }
 
+    /// Looks at one that waits, if any does.
+    func lookAtOne(_ words: WordReader) {
+        if let thread = take() { look(thread, words) }
+    }
+
     /// No more will come: looks at what is left and returns what blocks, when all have been looked at.
     func finish(_ words: WordReader) -> [BlockingThread] {
         work.withLock { $0.isClosed = true }

@@ -45,36 +45,59 @@ public struct ProcessStatus: Hashable, Sendable {
 
     /// Failure: `status-malformed` when the state, the thread group or the parent is missing.
     public init(parsing text: [UInt8], at place: String = "status") throws(Failure) {
-        var fields: [String: String] = [:]
-        for line in text.split(separator: UInt8(ascii: "\n")) {
-            guard let colon = line.firstIndex(of: UInt8(ascii: ":")) else { continue }
-            let key = String(decoding: line[..<colon], as: UTF8.self)
-            // The first of a name counts; the process controls only the value of `Name`, which has no newline.
-            if fields[key] == nil {
-                fields[key] = trimmed(String(decoding: line[(colon + 1)...], as: UTF8.self))
+        // Read for every thread of every process that is touched: the lines are compared as bytes. The first of a name counts; the
+        // process controls only the value of `Name`, which has no newline.
+        var state: UInt8?, group: UInt64?, parent: UInt64?, name: ArraySlice<UInt8>?, tracer: UInt64?, user: UInt64?
+        var ids: ArraySlice<UInt8>?, threads: UInt64?, seccomp: UInt64?, isKernel: UInt64?, features: ArraySlice<UInt8>?
+        var hasMemory = false
+        var start = 0
+        while start < text.count {
+            let end = text[start...].firstIndex(of: UInt8(ascii: "\n")) ?? text.count
+            defer { start = end + 1 }
+            guard let colon = text[start..<end].firstIndex(of: UInt8(ascii: ":")) else { continue }
+            var value = TextScanner(text, colon + 1..<end)
+            value.skipBlanks()
+            func isField(_ name: String) -> Bool { text[start..<colon].elementsEqual(name.utf8) }
+            switch text[start] {
+            case UInt8(ascii: "N"):
+                if name == nil, isField("Name") { name = value.rest }
+                if ids == nil, isField("NSpid") { ids = value.rest }
+            case UInt8(ascii: "S"):
+                if state == nil, isField("State") { state = value.byte() }
+                if seccomp == nil, isField("Seccomp") { seccomp = value.decimal() }
+            case UInt8(ascii: "T"):
+                if group == nil, isField("Tgid") { group = value.decimal() }
+                if tracer == nil, isField("TracerPid") { tracer = value.decimal() }
+                if threads == nil, isField("Threads") { threads = value.decimal() }
+            case UInt8(ascii: "P"): if parent == nil, isField("PPid") { parent = value.decimal() }
+            case UInt8(ascii: "U"): if user == nil, isField("Uid") { user = value.decimal() }
+            case UInt8(ascii: "K"): if isKernel == nil, isField("Kthread") { isKernel = value.decimal() }
+            case UInt8(ascii: "V"): if isField("VmSize") { hasMemory = true }
+            case UInt8(ascii: "x"): if features == nil, isField("x86_Thread_features") { features = value.rest }
+            default: break
             }
         }
-        guard let state = fields["State"]?.first, let group = fields["Tgid"].flatMap({ Int32($0) }),
-            let parent = fields["PPid"].flatMap({ Int32($0) })
-        else { throw Failure("status-malformed", "State, Tgid or PPid is missing.", at: place) }
-        name = fields["Name"] ?? ""
-        self.state = State(state)
+        guard let state, let group = group.flatMap({ Int32(exactly: $0) }), let parent = parent.flatMap({ Int32(exactly: $0) }) else {
+            throw Failure("status-malformed", "State, Tgid or PPid is missing.", at: place)
+        }
+        self.name = name.map { String(decoding: $0, as: UTF8.self) } ?? ""
+        self.state = State(Character(Unicode.Scalar(state)))
         threadGroup = ProcessID(group)
         self.parent = ProcessID(parent)
-        tracer = fields["TracerPid"].flatMap { Int32($0) }.flatMap { $0 == 0 ? nil : ProcessID($0) }
-        user = fields["Uid"]?.split(separator: "\t").first.flatMap { UInt32($0) } ?? 0
-        namespaceIDs = fields["NSpid"]?.split(separator: "\t").compactMap { Int32($0) } ?? []
-        threadCount = fields["Threads"].flatMap { Int($0) } ?? 0
-        seccomp =
-            switch fields["Seccomp"] {
-            case "1": .strict
-            case "2": .filter
+        self.tracer = tracer.flatMap { Int32(exactly: $0) }.flatMap { $0 == 0 ? nil : ProcessID($0) }
+        self.user = user.flatMap { UInt32(exactly: $0) } ?? 0
+        namespaceIDs =
+            ids?.split(separator: UInt8(ascii: "\t")).compactMap { Int32(String(decoding: $0, as: UTF8.self)) } ?? []
+        threadCount = threads.flatMap { Int(exactly: $0) } ?? 0
+        self.seccomp =
+            switch seccomp {
+            case 1: .strict
+            case 2: .filter
             default: .none
             }
         // Kernels before 6.10 have no Kthread line; there a living task without memory lines is one.
-        let hasMemory = fields["VmSize"] != nil
-        isKernelThread = fields["Kthread"].map { $0 == "1" } ?? (!hasMemory && state != "Z" && state != "X")
-        hasShadowStack = fields["x86_Thread_features"]?.split(separator: " ").contains("shstk") ?? false
+        isKernelThread = isKernel.map { $0 == 1 } ?? (!hasMemory && self.state != .zombie && self.state != .dead)
+        hasShadowStack = features?.split(separator: UInt8(ascii: " ")).contains { $0.elementsEqual("shstk".utf8) } ?? false
     }
 
     /// The thread runs no more, and waits, or not even that, to be asked how it ended. Of a process: its main thread; others
@@ -82,13 +105,6 @@ public struct ProcessStatus: Hashable, Sendable {
     public var isEnded: Bool { state == .zombie || state == .dead }
     /// No thread is left that could run.
     public var isProcessEnded: Bool { isEnded && threadCount <= 1 }
-}
-
-private func trimmed(_ s: String) -> String {
-    var s = Substring(s)
-    while let c = s.first, c == " " || c == "\t" { s.removeFirst() }
-    while let c = s.last, c == " " || c == "\t" { s.removeLast() }
-    return String(s)
 }
 
 /// The fields of /proc/PID/stat that status does not have.

@@ -24,34 +24,23 @@ public final class WordReader {
     }
 
     /// The first aligned word in `range` that lies within `bounds` and satisfies `test`. Words outside `bounds` cost one
-    /// comparison. The whole range is read, by process_vm_readv, before the first word is looked at.
+    /// comparison. The whole range is read before the first word is looked at.
     public func first(in range: Range<RuntimeAddress>, between bounds: ClosedRange<UInt64>, where test: (UInt64) -> Bool) -> Answer {
+        read(range) ? first(from: range.lowerBound.value, between: bounds, where: test).map { .found($0) } ?? .none : .unreadable
+    }
+
+    /// Reads all of `range` at once, by process_vm_readv; false when that is not possible.
+    public func read(_ range: Range<RuntimeAddress>) -> Bool {
         let count = (range.upperBound - range.lowerBound) / 8
         self.count = 0
         start = range.lowerBound.value
         if count > buffer.count { buffer = [UInt64](repeating: 0, count: count) }
-        let low = bounds.lowerBound, span = bounds.upperBound - bounds.lowerBound
-        return unsafe buffer.withUnsafeMutableBufferPointer { words in
-            let n = unsafe fother_process_read(thread.value, range.lowerBound.value, words.baseAddress, count * 8)
-            guard n == Int64(count * 8) else { return .unreadable }
-            self.count = count
-            // Eight words a step, without a branch for each: hits are rare.
-            var i = 0
-            while i + 8 <= count {
-                var hits = 0
-                for k in 0..<8 { unsafe hits |= words[i + k] &- low <= span ? 1 : 0 }
-                if hits != 0 {
-                    for k in 0..<8 where unsafe words[i + k] &- low <= span && test(words[i + k]) { return unsafe .found(words[i + k]) }
-                }
-                i += 8
-            }
-            while i < count {
-                let word = unsafe words[i]
-                if word &- low <= span, test(word) { return .found(word) }
-                i += 1
-            }
-            return .none
+        let n = unsafe buffer.withUnsafeMutableBufferPointer {
+            unsafe fother_process_read(thread.value, range.lowerBound.value, $0.baseAddress, count * 8)
         }
+        guard n == Int64(count * 8) else { return false }
+        self.count = count
+        return true
     }
 
     /// The first word of what was read last that is a pointer as glibc scrambles it (`ror 17; xor`), unscrambled.
@@ -76,11 +65,11 @@ public final class WordReader {
     public func first(from address: UInt64, between bounds: ClosedRange<UInt64>, where test: (UInt64) -> Bool) -> UInt64? {
         let low = bounds.lowerBound, span = bounds.upperBound - bounds.lowerBound
         var i = address <= start ? 0 : Int(min(UInt64(count), (address - start) / 8))
-        while i < count {
-            let word = buffer[i]
-            if word &- low <= span, test(word) { return word }
+        while true {
+            i = unsafe buffer.withUnsafeBufferPointer { unsafe Int(fother_first_between($0.baseAddress, i, count, low, span)) }
+            guard i < count else { return nil }
+            if test(buffer[i]) { return buffer[i] }
             i += 1
         }
-        return nil
     }
 }

@@ -82,6 +82,19 @@ extension SystemTests {
             #expect(try victim.isVulnerable)
         }
 
+        @Test("a stop that is given up is not noticed either", arguments: ["epoll_wait", "sigtimedwait", "read", "poll"])
+        func givenUp(_ call: String) throws {
+            let victim = try Victim("--block", call, "--threads", "12")
+            _ = try victim.blockedThread
+            var givenUp = 0
+            for _ in 0..<50 {
+                do { _ = try tracer.withStopped(victim.handle, timeout: .nanoseconds(1)) { _ in } } catch { givenUp += 1 }
+            }
+            #expect(givenUp == 50)
+            _ = try victim.blockedThread
+            #expect(try victim.blocked.returns == 0)
+        }
+
         @Test("a process that exits under our hands is gone, and its parent learns how it ended")
         func exits() throws {
             for _ in 0..<20 {

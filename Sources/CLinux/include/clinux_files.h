@@ -7,6 +7,8 @@
 /// openat(2) with O_CLOEXEC; `directory` may be AT_FDCWD.
 int fother_openat(int directory, const char *path, int flags);
 int fother_close(int fd);
+/// The index of the first of `words[from...]` that is at least `low` and at most `low + span`; `count` when none is.
+size_t fother_first_between(const uint64_t *words, size_t from, size_t count, uint64_t low, uint64_t span);
 /// flock(2), exclusive and without waiting: -EWOULDBLOCK when somebody else holds it. It goes with the descriptor.
 int fother_lock(int fd);
 /// Opens a regular file for reading; -EINVAL for anything else, which is not opened at all: opening a pipe can block,

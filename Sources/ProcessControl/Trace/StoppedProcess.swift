@@ -17,6 +17,11 @@ public struct StoppedThread: Sendable {
     public var stackPointer: RuntimeAddress { RuntimeAddress(registers.rsp) }
     /// The fs base: glibc and musl keep the thread's control block there, on top of the stack they gave it.
     public var threadPointer: RuntimeAddress { RuntimeAddress(registers.fs_base) }
+    /// The number of the system call that it waited in when it was stopped; nil when it was doing something.
+    public var waitsIn: Int? {
+        let number = Int64(bitPattern: registers.orig_rax)
+        return number >= 0 && SystemCallRestart.isInterrupted(Int64(bitPattern: registers.rax)) ? Int(number) : nil
+    }
     /// By DWARF number, 0 to 16: rax rdx rcx rbx rsi rdi rbp rsp r8…r15 rip.
     public var dwarfRegisters: [UInt64] {
         let r = registers
@@ -48,6 +53,7 @@ public struct StoppedProcess: ~Copyable {
     private var known: Set<ThreadID> = []
     private var underFilter: Set<ThreadID> = []
     private var uninterruptible: Set<ThreadID> = []
+    private var running: Set<ThreadID> = []
     private var stoppedAt: Int64 = 0
 
     enum Limits {
@@ -55,6 +61,12 @@ public struct StoppedProcess: ~Copyable {
         /// that could have created more, so a second round rarely finds any.
         static let roundsMax = 64
         static let threadsMax = 100_000
+        /// How long those that are on their way to a stop are waited for when the stop has failed.
+        static let graceNanoseconds: Int64 = 100_000_000
+        /// How long those that sleep are waited for before the others are stopped as well, and for each of them: about what they
+        /// take where a processor is free.
+        static let earlyNanoseconds: Int64 = 200_000
+        static let earlyNanosecondsEach: Int64 = 15_000
     }
 
     /// Prepares; nothing is attached yet.
@@ -96,11 +108,20 @@ public struct StoppedProcess: ~Copyable {
         _ = fother_set_realtime(1)
         stoppedAt = fother_now()
         for _ in 0..<Limits.roundsMax {
+            // Those that sleep miss nothing while the others are still at work: they are stopped first, and released last. But
+            // where many want to run, sleepers come to their stop late; no later than all do when all are stopped at once.
+            let early = waiting.filter { !running.contains($0) }
+            waiting = waiting.filter(running.contains)
+            for thread in early { _ = fother_interrupt(thread.value) }
+            let patience = min(deadline, fother_now() + Limits.earlyNanoseconds + Int64(early.count) * Limits.earlyNanosecondsEach)
+            _ = fother_alarm(max(patience - fother_now(), 1))
+            let late = early.drop { fother_now() < patience && collect($0, until: patience, observer) }
             for thread in waiting { _ = fother_interrupt(thread.value) }
-            for thread in waiting {
-                let before = threads.count
-                try collect(thread, deadline)
-                if threads.count > before { observer(threads[before]) }
+            _ = fother_alarm(max(deadline - fother_now(), 1))
+            waiting = late + waiting
+            if let slow = waiting.first(where: { fother_now() >= deadline || !collect($0, until: deadline, observer) }) {
+                collectLate(waiting.drop { $0 != slow })
+                throw timedOut(slow)
             }
             waiting = []
             for thread in try newThreads() where try seize(thread, of: process, status: note(thread)) {
@@ -145,7 +166,7 @@ public struct StoppedProcess: ~Copyable {
 
     @discardableResult
     private static func detach(_ threads: [StoppedThread], since stoppedAt: Int64) -> Int64 {
-        for thread in threads { _ = fother_detach(thread.id.value, thread.pendingSignal) }
+        for thread in threads.reversed() { _ = fother_detach(thread.id.value, thread.pendingSignal) }
         let end = fother_now()
         if stoppedAt != 0 {
             _ = fother_set_realtime(0)
@@ -170,16 +191,18 @@ public struct StoppedProcess: ~Copyable {
     private mutating func note(_ thread: ThreadID) -> ProcessStatus? {
         let status = try? process.status(of: thread)
         if status?.state == .uninterruptible { uninterruptible.insert(thread) }
+        if status?.state == .running { running.insert(thread) }
         if status?.seccomp != ProcessStatus.Seccomp.none { underFilter.insert(thread) }
         return status
     }
 
-    private mutating func collect(_ thread: ThreadID, _ deadline: Int64) throws(Failure) {
+    /// Waits for a thread that was interrupted, and notes it unless it has ended. False when the time is up.
+    private mutating func collect(_ thread: ThreadID, until deadline: Int64, _ observer: (StoppedThread) -> Void) -> Bool {
         var signal: Int32 = 0
         waiting: while true {
             switch waitForStop(thread) {
-            case .ended: return
-            case .alarm: if fother_now() >= deadline { throw timedOut(thread) }
+            case .ended: return true
+            case .alarm: if fother_now() >= deadline { return false }
             case .interrupted, .systemCall: break waiting
             case .signal(let number):
                 signal = number
@@ -187,7 +210,7 @@ public struct StoppedProcess: ~Copyable {
             }
         }
         // Killed in the meantime: there is nothing left to stop, and it cannot run user code any more.
-        guard var registers = registers(of: thread) else { return }
+        guard var registers = registers(of: thread) else { return true }
         if let result = SystemCallRestart.correctedResult(
             Int64(bitPattern: registers.rax), of: Int64(bitPattern: registers.orig_rax), underFilter: underFilter.contains(thread)),
             isBehindSystemCall(registers)
@@ -197,7 +220,17 @@ public struct StoppedProcess: ~Copyable {
         }
         // The kernel gives its own workers no instruction pointer; that alone would be no proof.
         let isWorker = registers.rip == 0 && process.isKernelWorker(thread)
-        threads.append(StoppedThread(id: thread, registers: registers, pendingSignal: signal, isKernelWorker: isWorker))
+        let stopped = StoppedThread(id: thread, registers: registers, pendingSignal: signal, isKernelWorker: isWorker)
+        threads.append(stopped)
+        observer(stopped)
+        return true
+    }
+
+    /// After a failure: those that were interrupted already, so that none of them sees its call fail for it.
+    private mutating func collectLate(_ interrupted: ArraySlice<ThreadID>) {
+        let deadline = fother_now() + Limits.graceNanoseconds
+        _ = fother_alarm(Limits.graceNanoseconds)
+        for thread in interrupted where !collect(thread, until: deadline, { _ in }) { continue }
     }
 
     private func isBehindSystemCall(_ registers: Registers) -> Bool {

@@ -28,6 +28,10 @@ enum SystemCallRestart {
         426,  // io_uring_enter
     ]
 
+    /// Whether a result register says that the call was waiting and was interrupted: ERESTARTSYS, ERESTARTNOINTR, ERESTARTNOHAND,
+    /// ERESTART_RESTARTBLOCK, or EINTR.
+    static func isInterrupted(_ result: Int64) -> Bool { [-512, -513, restartNoHand, restartBlock, interrupted].contains(result) }
+
     /// What the result register must become, or nil when it is right as it is. `number` is the call's number, or
     /// negative when the thread is not at the end of a system call.
     static func correctedResult(_ result: Int64, of number: Int64, underFilter: Bool) -> Int64? {
