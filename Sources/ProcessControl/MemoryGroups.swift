@@ -6,13 +6,17 @@ import ELF
 import Synchronization
 
 /// Remembers who shares with whom for a moment, so that a thousand processes need not each be compared with all others. What
-/// came since is compared at once.
+/// came since is compared at once: ids are given in order, so that it is known what those can be called.
 public final class MemoryGroups: Sendable {
     /// A number of a process may be another's after the numbers have gone round; not within this time.
-    static let ageMax = Duration.seconds(1)
+    static let ageMax = Duration.milliseconds(100)
+    /// With more new ids than this it is quicker to look at all processes again.
+    static let newMax: Int32 = 2048
 
     private struct Snapshot: Sendable {
         var made: ContinuousClock.Instant
+        /// The id that was given last before it was made.
+        var lastID: Int32
         var known: Set<ProcessID>
         /// Processes that share, by each of them; those on their own are left out.
         var groups: [ProcessID: [ProcessID]]
@@ -23,29 +27,46 @@ public final class MemoryGroups: Sendable {
 
     /// Others that live in the same memory as `process`; empty also where the kernel cannot tell (no CONFIG_KCMP).
     public func sharing(with process: ProcessHandle) throws(Failure) -> [ProcessID] {
-        let thread = try process.livingThread(), now = ContinuousClock.now
-        let all = try listProcesses()
-        let current: Snapshot
-        if let held = snapshot.withLock({ $0 }), held.made + Self.ageMax > now, held.known.contains(process.id) {
-            current = held
-        } else {
-            current = Self.take(all, now)
-            snapshot.withLock { $0 = current }
+        let thread = try process.livingThread()
+        // One at a time takes a new one; the others wait for it instead of taking theirs.
+        let current = try snapshot.withLock { held throws(Failure) -> Snapshot in
+            let last = Self.lastID()
+            if let held, let last, held.made + Self.ageMax > .now, held.known.contains(process.id), last >= held.lastID,
+                last - held.lastID <= Self.newMax
+            {
+                return held
+            }
+            let taken = Self.take(try listProcesses(), .now, lastID: last ?? .max)
+            held = last == nil ? nil : taken
+            return taken
         }
-        let new = all.filter { !current.known.contains($0) }
+        // Where ids came round to the beginning, or cannot be told, all are asked for.
+        let new =
+            if let last = Self.lastID(), last >= current.lastID { (current.lastID..<last).map { ProcessID($0 + 1) } } else {
+                try listProcesses().filter { !current.known.contains($0) }
+            }
         let candidates = (current.groups[process.id] ?? []) + new
         let others = candidates.filter { $0 != process.id && fother_share_memory(thread.value, $0.value) == 1 }
         if others.isEmpty { return [] }
         // Whoever has no memory at all, a kernel thread or one that is ending, has the same as others without any.
         _ = try process.livingThread()
-        return others.filter { (try? ProcessHandle($0).status()).map { !$0.isKernelThread && !$0.isEnded } ?? false }
+        return others.filter { other in
+            guard let status = try? ProcessHandle(other).status() else { return false }
+            // Its own new threads are stopped with it.
+            return !status.isKernelThread && !status.isEnded && status.threadGroup != process.id
+        }
+    }
+
+    /// The last field of /proc/loadavg; nil when it cannot be told.
+    private static func lastID() -> Int32? {
+        systemText("/proc/loadavg")?.split(whereSeparator: \.isWhitespace).last.flatMap { Int32($0) }
     }
 
     /// Sorts the processes by their memory, in the order that the kernel gives. Those that end meanwhile have no place: they are
     /// not known, and compared one by one.
-    private static func take(_ all: [ProcessID], _ now: ContinuousClock.Instant) -> Snapshot {
+    private static func take(_ all: [ProcessID], _ now: ContinuousClock.Instant, lastID: Int32) -> Snapshot {
         var list = all
-        for _ in 0..<8 {
+        for _ in 0..<32 {
             list = list.filter { fother_order_memory($0.value, $0.value) == 0 }
             var hasFailed = false
             let sorted = list.sorted { a, b in
@@ -53,6 +74,8 @@ public final class MemoryGroups: Sendable {
                 if order < 0 || order > 2 { hasFailed = true }
                 return order == 1
             }
+            // Those that ended are left out next time, and what is nearly in order is put in order quickly.
+            list = sorted
             if hasFailed { continue }
             var groups: [ProcessID: [ProcessID]] = [:], first = 0
             for i in 1...max(1, sorted.count) where i >= sorted.count || fother_order_memory(sorted[i - 1].value, sorted[i].value) != 0 {
@@ -61,8 +84,8 @@ public final class MemoryGroups: Sendable {
                 }
                 first = i
             }
-            return Snapshot(made: now, known: Set(sorted), groups: groups)
+            return Snapshot(made: now, lastID: lastID, known: Set(sorted), groups: groups)
         }
-        return Snapshot(made: now, known: [], groups: [:])
+        return Snapshot(made: now, lastID: lastID, known: [], groups: [:])
     }
 }
