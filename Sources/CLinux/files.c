@@ -122,6 +122,17 @@ int64_t fother_process_read(int pid, uint64_t address, void *buffer, size_t size
     return n < 0 ? -errno : n;
 }
 
+int64_t fother_process_read_many(int pid, const uint64_t *addresses, const uint64_t *sizes, size_t count, void *buffer) {
+    struct iovec remote[64], local = {buffer, 0};
+    if (count > 64) return -EINVAL;
+    for (size_t i = 0; i < count; i++) {
+        remote[i] = (struct iovec){(void *)addresses[i], sizes[i]};
+        local.iov_len += sizes[i];
+    }
+    ssize_t n = process_vm_readv(pid, &local, 1, remote, count, 0);
+    return n < 0 ? -errno : n;
+}
+
 int64_t fother_find(const void *bytes, size_t size, const void *needle, size_t needle_size) {
     const char *at = memmem(bytes, size, needle, needle_size);
     return at ? at - (const char *)bytes : -ENOENT;

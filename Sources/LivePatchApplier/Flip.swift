@@ -81,7 +81,7 @@ extension Applier {
                 isTogether = false
                 quiet = guarded(off: off, on: on, together: false, rooms)
             }
-            let change = SiteSwitch(off: off, on: on, isEffective: isTogether, memory: target.memory, checkpoint: checkpoint)
+            let change = SiteSwitch(off: off, on: on, memory: target.memory, checkpoint: checkpoint)
             var isSwitched = false
             do {
                 try awaitOwnMemory(target.handle, until: deadline)
@@ -121,6 +121,8 @@ extension Applier {
                     return blocking
                 }
                 if isSwitched {
+                    // No thread was in old code, and none can come back to it.
+                    if isTogether, let on { try? target.memory.write([1], at: on.effective) }
                     checkpoint(.released)
                     let finishing = isTogether ? [] : (on ?? off.first).map { settle($0, on: on != nil, target) } ?? []
                     return .switched(pause: stop.pause, attempts: attempts, finishing: finishing)

@@ -20,10 +20,8 @@ struct SiteSwitch {
 
     /// Off: the commit byte first, then the sites. On: the sites first, each with a jump to a stub that still runs the old
     /// code, then the byte. So a kill between any two writes leaves the old code or one patch, never a mixture.
-    /// `isEffective`: no thread is in old code at this moment, and that is written down with the commit.
-    init(
-        off: [ApplyPlan], on: ApplyPlan?, isEffective: Bool, memory: ProcessMemory, checkpoint: @escaping @Sendable (TransitionStep) -> Void
-    ) {
+    /// That old calls may still be under way is written down before the commit.
+    init(off: [ApplyPlan], on: ApplyPlan?, memory: ProcessMemory, checkpoint: @escaping @Sendable (TransitionStep) -> Void) {
         var writes: [Write] = []
         func set(_ byte: RuntimeAddress, _ value: UInt8, _ step: TransitionStep?) {
             writes.append(Write(address: byte, expected: [[0], [1]], bytes: [value], step: step, function: "patch header"))
@@ -40,7 +38,7 @@ struct SiteSwitch {
                 let expected = s.isEntry ? s.vacant : s.vacant + [s.new]
                 writes.append(Write(address: s.address, expected: expected, bytes: s.new, step: .siteWritten(i), function: s.function))
             }
-            set(plan.effective, isEffective ? 1 : 0, nil)
+            set(plan.effective, 0, nil)
             set(plan.commit, 1, .committed)
         }
         self.writes = writes
@@ -48,14 +46,21 @@ struct SiteSwitch {
         self.checkpoint = checkpoint
     }
 
-    /// Writes in order, each read back. On a failure what was written is put back in reverse, and the failure thrown:
+    /// Writes in order, and reads everything back. On a failure what was written is put back in reverse, and the failure thrown:
     /// `site-altered`, `read-back`, or the memory's.
     func perform() throws {
         checkpoint(.stopped)
+        let places = writes.map { (address: $0.address, count: $0.bytes.count) }
+        // Where one patch makes way for another the same bytes are written twice: what is there at each write follows from the others.
+        var now: [RuntimeAddress: UInt8] = [:]
+        for (place, bytes) in zip(places, try memory.read(places)) {
+            for k in 0..<place.count { now[place.address + k] = bytes[k] }
+        }
+        func bytes(at place: (address: RuntimeAddress, count: Int)) -> [UInt8] { (0..<place.count).map { now[place.address + $0] ?? 0 } }
         var done: [(RuntimeAddress, [UInt8])] = []
         do {
-            for w in writes {
-                let before = try memory.read(at: w.address, count: w.bytes.count)
+            for (w, place) in zip(writes, places) {
+                let before = bytes(at: place)
                 guard w.expected.contains(before) else {
                     throw Failure(
                         "site-altered", "the code at the patch site is neither the old build's nor the patch's.",
@@ -65,10 +70,11 @@ struct SiteSwitch {
                 guard before != w.bytes else { continue }
                 try memory.write(w.bytes, at: w.address)
                 done.append((w.address, before))
+                for (k, byte) in w.bytes.enumerated() { now[w.address + k] = byte }
                 if let step = w.step { checkpoint(step) }
-                guard try memory.read(at: w.address, count: w.bytes.count) == w.bytes else {
-                    throw Failure("read-back", "a patch site does not read back as written.", at: "process \(memory.process) \(w.function)")
-                }
+            }
+            for ((w, place), found) in zip(zip(writes, places), try memory.read(places)) where found != bytes(at: place) {
+                throw Failure("read-back", "a patch site does not read back as written.", at: "process \(memory.process) \(w.function)")
             }
         } catch {
             for (address, bytes) in done.reversed() { try? memory.write(bytes, at: address) }

@@ -73,3 +73,34 @@ public final class WordReader {
         }
     }
 }
+
+extension ProcessMemory {
+    /// So many ranges can be read at once.
+    static let atOnceMax = 64
+
+    /// Several small ranges, by as few calls as possible. Failures as for one.
+    public func read(_ ranges: [(address: RuntimeAddress, count: Int)]) throws(Failure) -> [[UInt8]] {
+        var result: [[UInt8]] = []
+        result.reserveCapacity(ranges.count)
+        for first in stride(from: 0, to: ranges.count, by: Self.atOnceMax) {
+            let some = ranges[first..<min(first + Self.atOnceMax, ranges.count)]
+            let addresses = some.map(\.address.value), sizes = some.map { UInt64($0.count) }, total = some.reduce(0) { $0 + $1.count }
+            var got: Int64 = 0
+            let bytes = unsafe [UInt8](unsafeUninitializedCapacity: total) { buffer, used in
+                got = unsafe fother_process_read_many(thread.value, addresses, sizes, sizes.count, buffer.baseAddress)
+                used = got == Int64(total) ? total : 0
+            }
+            guard got == Int64(total) else {
+                // Code that may be executed and not read, or something that is not there: one by one tells.
+                for range in some { result.append(try read(at: range.address, count: range.count)) }
+                continue
+            }
+            var at = 0
+            for range in some {
+                result.append(Array(bytes[at..<at + range.count]))
+                at += range.count
+            }
+        }
+        return result
+    }
+}

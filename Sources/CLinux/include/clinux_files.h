@@ -7,6 +7,8 @@
 /// openat(2) with O_CLOEXEC; `directory` may be AT_FDCWD.
 int fother_openat(int directory, const char *path, int flags);
 int fother_close(int fd);
+/// Reads `count` ranges of a process, one behind the other into `buffer`. Returns the number of bytes.
+int64_t fother_process_read_many(int pid, const uint64_t *addresses, const uint64_t *sizes, size_t count, void *buffer);
 /// The index of the first of `words[from...]` that is at least `low` and at most `low + span`; `count` when none is.
 size_t fother_first_between(const uint64_t *words, size_t from, size_t count, uint64_t low, uint64_t span);
 /// flock(2), exclusive and without waiting: -EWOULDBLOCK when somebody else holds it. It goes with the descriptor.
