@@ -31,6 +31,11 @@ struct CallSite: Sendable {
     static let candidatesMax = 64
     /// Stops that are none of the stub's before the thread is left alone: it is in a signal handler.
     static let foreignStopsMax = 1000
+    /// Nanoseconds before the first look at what a thread did that was let go; doubled with each further one.
+    static let patience: Int64 = 100_000
+    static let looksMax = 8
+    static let handlerStackBytes = 64 << 10
+    static let returnSearchBytes = 1 << 20
 
     /// Asks one thread after the other, sleepers that nobody will miss first.
     func callInSomeThread(within timeout: Duration, only: ThreadID?) throws -> Outcome {
@@ -39,6 +44,13 @@ struct CallSite: Sendable {
         var round = 0
         while true {
             for thread in try only.map({ [$0] }) ?? candidates() {
+                // One that is at work is away from it for less when nobody looks on. What went wrong can then only be asked again.
+                if (try? process.activity(of: thread)) == .running,
+                    (try? process.status(of: thread))?.seccomp == ProcessStatus.Seccomp.none,
+                    case .done(let outcome) = try onOwnThread({ try callUnattended(thread, deadline) })
+                {
+                    return outcome
+                }
                 let attempt = try onOwnThread { try call(in: thread, deadline) }
                 switch attempt {
                 case .done(let outcome): return outcome
@@ -75,6 +87,14 @@ struct CallSite: Sendable {
     }
 
     private func call(in thread: ThreadID, _ deadline: Int64) throws -> Attempt {
+        try stopped(thread, deadline) { original in
+            guard let outcome = try borrow(thread, original, deadline) else { return unusable(thread) }
+            return .done(outcome)
+        }
+    }
+
+    /// Stops a thread for `body`, which is given its registers, and lets it go on; `body` may have done that.
+    private func stopped(_ thread: ThreadID, _ deadline: Int64, _ body: (Registers) throws -> Attempt) throws -> Attempt {
         let status = try? process.status(of: thread)
         // Without suspension a filter may kill the process for the call.
         var error = fother_seize(thread.value, FOTHER_SUSPEND_SECCOMP)
@@ -94,9 +114,12 @@ struct CallSite: Sendable {
             }
             return .unsuitable(failure("no-thread-for-call", "thread \(thread) could be attached only at the second attempt."))
         }
-        let pending = deadline - fother_now()
-        _ = fother_alarm(max(pending, 1))
-        defer { _ = fother_alarm(0) }
+        _ = fother_alarm(max(deadline - fother_now(), 1))
+        _ = fother_set_realtime(1)
+        defer {
+            _ = fother_set_realtime(0)
+            _ = fother_alarm(0)
+        }
         _ = fother_interrupt(thread.value)
         while true {
             switch waitForStop(thread) {
@@ -115,34 +138,83 @@ struct CallSite: Sendable {
         guard var original = registers(of: thread) else {
             return .unsuitable(failure("no-thread-for-call", "thread \(thread) has ended."))
         }
-        let behindCall = (try? memory.read(at: RuntimeAddress(original.rip) + -2, count: 2)) == [0x0f, 0x05]
-        if behindCall,
-            let result = SystemCallRestart.correctedResult(
-                Int64(bitPattern: original.rax), of: Int64(bitPattern: original.orig_rax),
-                underFilter: status?.seccomp != ProcessStatus.Seccomp.none)
+        if let result = SystemCallRestart.correctedResult(
+            Int64(bitPattern: original.rax), of: Int64(bitPattern: original.orig_rax),
+            underFilter: status?.seccomp != ProcessStatus.Seccomp.none),
+            (try? memory.read(at: RuntimeAddress(original.rip) + -2, count: 2)) == [0x0f, 0x05]
         {
             original.rax = UInt64(bitPattern: result)
             _ = setRegisters(original, of: thread)
         }
         defer { _ = fother_detach(thread.value, 0) }
-        guard let outcome = try borrow(thread, original, deadline) else {
-            return .unsuitable(failure("no-thread-for-call", "thread \(thread) stands on a stack or in code that cannot be used."))
+        return try body(original)
+    }
+
+    private func unusable(_ thread: ThreadID) -> Attempt {
+        .unsuitable(failure("no-thread-for-call", "thread \(thread) stands on a stack or in code that cannot be used."))
+    }
+
+    /// Sends a thread through the stub and lets go of it at once: the stub brings it home. What it did is for the map to say; where
+    /// it did not do everything, what there is was undone as the stub does it, or the thread is still there.
+    private func callUnattended(_ thread: ThreadID, _ deadline: Int64) throws -> Attempt {
+        var stackPointer: UInt64 = 0
+        let sent = try stopped(thread, deadline) { original in
+            stackPointer = original.rsp
+            guard canBorrow(original), send(thread, original) else { return unusable(thread) }
+            return .done(Outcome(results: calls.map(\.success), stubIsFree: false))
         }
-        return .done(outcome)
+        guard case .done(var outcome) = sent else { return sent }
+        for attempt in 0... {
+            _ = fother_sleep(Self.patience << Int64(min(attempt, 5)))
+            let isDone = calls.areDone(in: try process.mappings())
+            // The stub is taken away only when the thread was seen outside.
+            outcome.stubIsFree = try hasLeft(thread, from: stackPointer, deadline)
+            if isDone, outcome.stubIsFree || attempt >= Self.looksMax { return .done(outcome) }
+            if outcome.stubIsFree {
+                if let done = try whatWasDone(by: thread) { return .done(done) }
+                return .unsuitable(failure("call-failed", "thread \(thread) came back, and the call had not worked."))
+            }
+            if fother_now() >= deadline { break }
+        }
+        throw abandoned(thread)
+    }
+
+    /// Whether a thread that was sent through the stub is neither in it nor will return there, as one that a signal took out of it.
+    private func hasLeft(_ thread: ThreadID, from stackPointer: UInt64, _ deadline: Int64) throws -> Bool {
+        let inside = address.value...(address + stub.bytes.count).value
+        let words = WordReader(memory)
+        var isIn = true
+        let look = try stopped(thread, deadline) { registers in
+            let sp = RuntimeAddress(registers.rsp & ~7)
+            if !inside.contains(registers.rip), let stack = maps.mapping(at: sp)?.range, stack.contains(RuntimeAddress(stackPointer)) {
+                // What a handler will return to stands between here and there; or above, where its stack is a part of this one.
+                let end = min(stack.upperBound, max(sp, RuntimeAddress(stackPointer)) + Self.handlerStackBytes)
+                if end - sp <= Self.returnSearchBytes, words.read(sp..<end) {
+                    isIn = words.first(from: sp.value, between: inside, where: { _ in true }) != nil
+                }
+            }
+            return .done(Outcome(results: [], stubIsFree: true))
+        }
+        if case .done = look { return !isIn }
+        // One that has ended will not return.
+        return (try? process.status(of: thread))?.isEnded ?? true
     }
 
     /// Makes the calls in a stopped thread with these registers, and leaves it stopped. Nil when it is not suitable; then
     /// nothing was done to it.
     func borrow(_ thread: ThreadID, _ original: Registers, _ deadline: Int64) throws -> Outcome? {
-        guard canBorrow(original) else { return nil }
+        guard canBorrow(original), send(thread, original) else { return nil }
+        _ = fother_alarm(max(deadline - fother_now(), 1))
+        return try follow(thread, original, deadline)
+    }
+
+    /// Puts a stopped thread at the entry of the stub. From then on it finds home by itself, whatever happens to us.
+    private func send(_ thread: ThreadID, _ original: Registers) -> Bool {
         var borrowed = original
         borrowed.rsp = original.rsp &- UInt64(CallStub.stackBytes)
         borrowed.rip = (address + stub.entry).value
         let home = (0..<8).map { UInt8(truncatingIfNeeded: original.rip >> UInt64(8 * $0)) }
-        guard (try? memory.write(home, at: RuntimeAddress(borrowed.rsp))) != nil, setRegisters(borrowed, of: thread) else { return nil }
-        _ = fother_alarm(max(deadline - fother_now(), 1))
-        // From here on the thread finds home by itself, whatever happens to us.
-        return try follow(thread, original, deadline)
+        return (try? memory.write(home, at: RuntimeAddress(borrowed.rsp))) != nil && setRegisters(borrowed, of: thread)
     }
 
     /// Follows the thread from call to call, and puts it back where it was.
@@ -211,7 +283,7 @@ struct CallSite: Sendable {
             case .protect, .unmap, .openFile, .mapFile, .closeFile: false
             }
         guard isStarted else { return nil }
-        throw failure("call-failed", "thread \(thread) ended in the middle of \(calls.map(\.name).joined(separator: ", ")).")
+        throw failure("call-failed", "thread \(thread) did not get through \(calls.map(\.name).joined(separator: ", ")).")
     }
 
     /// It must run 64-bit code on the stack that it was given: nothing is known of the space below others.
