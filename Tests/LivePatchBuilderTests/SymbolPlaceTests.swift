@@ -10,13 +10,20 @@ import Testing
         return recipe
     }()
 
-    @Test("members of a structure that only the changed function uses are known by the structure's name")
-    func members() throws {
+    @Test(
+        "members of a structure that only the changed function uses are known by the structure's name",
+        arguments: [
+            "",
+            // Two of one name: each is known by the unchanged code that uses it.
+            "long up(long n) { static long seen; return seen += n; }\nlong down(long n) { static long seen; return seen -= n; }\n",
+        ])
+    func members(_ more: String) throws {
         let pair = try Pair(
             """
             #include <string.h>
             static struct { long count; char name[24]; short last, first; long sum; } state;
             static long other;
+            \(more)
             long tick(long n) { return other += n; }
             long add(long n) {
             #ifdef FIXED

@@ -16,7 +16,8 @@ private final class TinyPackage {
             (try? ChildProcess.run(["sh", "-c", "command -v \(name)"]))?.status.isSuccess ?? false
         } && (try? ChildProcess.run(["dpkg-query", "--show", "build-essential"]))?.status.isSuccess ?? false
 
-    init() throws {
+    /// `target`: the one of the rules' that builds.
+    init(building target: String = "build-arch") throws {
         package = folder + "/fother-tiny_1.0_amd64.deb"
         let source = folder + "/fother-tiny-1.0"
         let files = [
@@ -51,10 +52,10 @@ private final class TinyPackage {
             """,
             "debian/rules": """
             #!/usr/bin/make -f
-            build-arch:
+            \(target):
             \t@echo "built by user $$(id -u)"
             \tgcc -O2 -g -ffile-prefix-map=$(CURDIR)=. -fPIC -shared -Wl,--build-id -o libtiny.so tiny.c
-            clean build binary binary-arch:
+            clean build binary binary-arch \(target == "install" ? "build-arch" : "install"):
 
             """,
             "debian/source/format": "3.0 (native)\n",
@@ -165,6 +166,13 @@ struct SourceBuildTests {
         let a = try #require(reverted.result["manifest"] as? [String: Any]), b = try #require(both.result["manifest"] as? [String: Any])
         #expect(a["buildID"] as? String == b["buildID"] as? String)
         #expect(a["newBuildID"] as? String != b["newBuildID"] as? String)
+    }
+
+    @Test("rules that build only when they install are run so far")
+    func install() throws {
+        let tiny = try TinyPackage(building: "install")
+        let (_, result) = try tiny.report(["--patch", tiny.fix])
+        #expect(result["outcome"] as? String == "patch", "\(result)")
     }
 
     @Test("an adapted fix may bring a variable of its own: a person is asked whether it is new, and nothing is refused")

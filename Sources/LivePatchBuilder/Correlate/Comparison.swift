@@ -50,7 +50,6 @@ struct Comparison: Sendable {
         newExceptions = ExceptionData(new)
         match = Correlation(old, new)
         relation = []
-        arranged = Set(new.file.sections.filter { $0.isAllocated && $0.isWritable && isArrangedAsBefore($0) }.map(\.index))
         for g in new.functions {
             guard let o = match.oldOf[g.index] else {
                 relation.append(.added)
@@ -80,6 +79,7 @@ struct Comparison: Sendable {
             conflicts.append(Conflict(new: address, old: candidates.keys.sorted()))
         }
         conflicts.sort { $0.new < $1.new }
+        arranged = Set(new.file.sections.filter { $0.isAllocated && $0.isWritable && isArrangedAsBefore($0) }.map(\.index))
     }
 
     /// One build compared with itself, where the functions `moving` count as changed although they are not.
@@ -202,11 +202,18 @@ struct Comparison: Sendable {
         }
     }
 
+    /// Each object of the section is known, by its name or, where several have one, by unchanged code, and lies where it lay.
     private func isArrangedAsBefore(_ b: Section) -> Bool {
         guard let a = old.file.section(b.name), a.size == b.size else { return false }
         let after = new.objectStarts.filter { b.contains($0) }
         return after.count == old.objectStarts.count { a.contains($0) }
-            && after.allSatisfy { start in oldBySymbol(start, localsToo: true).map { $0 - a.address == start - b.address } ?? false }
+            && after.allSatisfy { start in
+                var there = oldBySymbol(start, localsToo: true)
+                if there == nil, case .one(let voted, _) = map.answer(start), new.objectAt[start]?.size == old.objectAt[voted]?.size {
+                    there = voted
+                }
+                return there.map { $0 - a.address == start - b.address } ?? false
+            }
     }
 
     // MARK: What unchanged code refers to

@@ -67,7 +67,7 @@ public struct SourceBuild: Sendable {
             try dependencies(work + "/base", source.name, installing: installingDependencies, progress)
             for side in ["unfixed", "fixed"] {
                 progress("building \(source.name) \(source.version), \(side)")
-                try build(side, in: work, name: source.name)
+                try build(side, in: work, name: source.name, wanted: package.objects.map(\.name))
             }
             try keep(work, wanted: package.objects.map(\.name), in: kept)
         }
@@ -153,21 +153,35 @@ public struct SourceBuild: Sendable {
         }
     }
 
-    /// Both sides are built in one folder, one after the other: paths are then no difference between them.
-    private static func build(_ side: String, in work: String, name: String) throws {
+    /// Both sides are built in one folder, one after the other: paths are then no difference between them. Some rules do nothing
+    /// for `build-arch`, and all of it when they install into the package's folder.
+    private static func build(_ side: String, in work: String, name: String, wanted: [String]) throws {
         let place = work + "/build"
         _ = try ChildProcess.runChecked(Unprivileged.command(["mv", work + "/" + side, place]), directory: work)
-        let result = try ChildProcess.run(
-            Unprivileged.command(["dpkg-buildpackage", "--rules-target=build-arch", "-us", "-uc", "-d", "-nc"]),
-            environment: environment(work),
-            directory: place, timeout: timeout, limitBytes: 256 << 20)
-        guard result.status.isSuccess else {
-            throw Failure(
-                "build-failed",
-                "building the \(side) side ended with \(result.status):\n\(tail(result.output + result.errors, lines: tailLines))",
-                at: name, remedy: "The package's own rules failed; dpkg-buildpackage in the unpacked source shows all of it.")
+        for target in ["build-arch", "install"] {
+            let result = try ChildProcess.run(
+                Unprivileged.command(["dpkg-buildpackage", "--rules-target=\(target)", "-us", "-uc", "-d", "-nc"]),
+                environment: environment(work), directory: place, timeout: timeout, limitBytes: 256 << 20)
+            guard result.status.isSuccess else {
+                throw Failure(
+                    "build-failed",
+                    "building the \(side) side ended with \(result.status):\n\(tail(result.output + result.errors, lines: tailLines))",
+                    at: name, remedy: "The package's own rules failed; dpkg-buildpackage in the unpacked source shows all of it.")
+            }
+            let tree = try SourceTree(root: place)
+            if wanted.contains(where: { object($0, in: tree) != nil }) { break }
         }
         _ = try ChildProcess.runChecked(Unprivileged.command(["mv", place, work + "/" + side]), directory: work)
+    }
+
+    /// The bytes of a built object by its name, from where the path is shortest.
+    private static func object(_ name: String, in tree: SourceTree) -> [UInt8]? {
+        for path in tree.files.filter({ $0 == name || $0.hasSuffix("/" + name) }).sorted(by: { ($0.count, $0) < ($1.count, $1) }) {
+            if let bytes = try? RegularFile.read(path, in: tree.root), let file = try? ELFFile(bytes, name: path), file.buildID != nil {
+                return bytes
+            }
+        }
+        return nil
     }
 
     private static func environment(_ home: String) -> [String] {
@@ -186,15 +200,7 @@ public struct SourceBuild: Sendable {
             try FileManager.default.createDirectory(atPath: partial + "/" + side, withIntermediateDirectories: true)
             let tree = try SourceTree(root: work + "/" + side)
             for name in wanted {
-                for path in tree.files.filter({ $0 == name || $0.hasSuffix("/" + name) }).sorted(by: { ($0.count, $0) < ($1.count, $1) }) {
-                    guard let bytes = try? RegularFile.read(path, in: tree.root), let file = try? ELFFile(bytes, name: path),
-                        file.buildID != nil
-                    else {
-                        continue
-                    }
-                    try Data(bytes).write(to: URL(fileURLWithPath: partial + "/\(side)/\(name)"))
-                    break
-                }
+                if let bytes = object(name, in: tree) { try Data(bytes).write(to: URL(fileURLWithPath: partial + "/\(side)/\(name)")) }
             }
         }
         do { try FileManager.default.moveItem(atPath: partial, toPath: kept) } catch {
