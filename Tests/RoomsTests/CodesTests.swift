@@ -17,7 +17,7 @@ private let otherWords: Set<String> = [
     "per-call",
     // tools of the distribution, and what they say
     "apt-cache", "apt-config", "apt-get", "config-files", "deb-src", "dpkg-deb", "dpkg-query", "dpkg-source", "not-installed",
-    "build-dep", "dpkg-buildpackage", "dpkg-checkbuilddeps",
+    "build-arch", "build-dep", "dpkg-buildpackage", "dpkg-checkbuilddeps",
 ]
 
 @Suite struct CodesTests {
