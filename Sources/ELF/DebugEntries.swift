@@ -147,6 +147,7 @@ struct DebugEntries: Sendable {
                 isIncomplete = true
             default: break
             }
+            guard cursor.offset <= end else { throw malformed(bytes, at, "a unit is shorter than its header") }
             let shapes = try readShapes(table)
             unit.number = Int32(units.count)
             units.append(("", []))
