@@ -1,61 +1,145 @@
-// Times the engine on generated traffic with given rules: bench-engine [--rounds N] RULES… prints medians for requests and for bodies.
+// Times the engine on generated captures with given rules, beside the bare scan of the same bytes for the same literals.
 
 import ELF
 import Foundation
 import VirtualPatch
 
+/// `bench-engine [--rounds N] [--megabytes N] [--only load,requests,uploads,flows] RULES…`
 @main
 struct EngineBenchmark {
+    var rounds = 5
+    var megabytes = 256
+    var only: Set<String> = []
+    var rules: [String] = []
+
     static func main() {
-        do { try run() } catch {
-            print("bench-engine: \(error)")
+        do {
+            var benchmark = EngineBenchmark()
+            try benchmark.read(Array(CommandLine.arguments.dropFirst()))
+            try benchmark.run()
+        } catch {
+            FileHandle.standardError.write(Data("bench-engine: \(error)\n".utf8))
             exit(1)
         }
     }
 
-    static func run() throws {
-        var words = Array(CommandLine.arguments.dropFirst())
-        var rounds = 5
-        if words.first == "--rounds", words.count >= 2 {
-            rounds = Int(words[1]) ?? rounds
-            words.removeFirst(2)
+    mutating func read(_ words: [String]) throws(Failure) {
+        var i = 0
+        while i < words.count {
+            guard words[i].hasPrefix("--") else {
+                rules.append(words[i])
+                i += 1
+                continue
+            }
+            guard i + 1 < words.count else { throw Failure("usage", "\(words[i]) wants a value") }
+            switch (words[i], Int(words[i + 1])) {
+            case ("--rounds", let n?) where n > 0: rounds = n
+            case ("--megabytes", let n?) where n > 0: megabytes = n
+            case ("--only", _): only = Set(words[i + 1].split(separator: ",").map(String.init))
+            default: throw Failure("usage", "\(words[i]) \(words[i + 1]) is not understood")
+            }
+            i += 2
         }
-        let files = try words.map { RuleSet.File(name: $0, bytes: Array(try Data(contentsOf: URL(fileURLWithPath: $0)))) }
+    }
+
+    private func wants(_ part: String) -> Bool { only.isEmpty || only.contains(part) }
+
+    func run() throws {
+        let compiled = try load()
+        if wants("requests") {
+            let traffic = Traffic.browsing(megabytes << 20)
+            let result = try compare("ordinary requests, \(traffic.requests) on keep-alive connections", traffic, compiled)
+            let each = result.seconds / Double(traffic.requests) * 1e6
+            print(String(format: "  %.2f us a request of %d bytes", each, traffic.payloadBytes / traffic.requests))
+            bar("15 us an ordinary request", each <= 15)
+        }
+        if wants("uploads") {
+            for (name, size) in [("segments of 1,448 bytes", 1_448), ("segments of 32 KiB", 32 << 10)] {
+                let traffic = Traffic.uploads(megabytes << 20, segmentBytes: size)
+                let result = try compare("uploads of 8 MiB in \(name)", traffic, compiled)
+                bar("within 4 times the bare scan", result.seconds <= 4 * result.scan)
+            }
+        }
+        if wants("flows") { try idleFlows(compiled) }
+    }
+
+    private func load() throws -> CompiledRules {
+        let before = Memory.peak
         let clock = ContinuousClock()
+        var loaded = RuleSet()
         var compiled: CompiledRules?
-        var loaded = 0
-        let loading = try clock.measure {
-            let set = RuleSet.load(files)
-            loaded = set.rules.count
-            compiled = try CompiledRules(set.rules)
+        let time = try clock.measure {
+            let files = try rules.map { RuleSet.File(name: $0, bytes: Array(try Data(contentsOf: URL(fileURLWithPath: $0)))) }
+            loaded = RuleSet.load(files)
+            compiled = try CompiledRules(loaded.rules)
         }
-        guard let compiled else { return }
-        print("\(loaded) rules loaded and compiled in \(loading)")
+        guard let compiled else { throw Failure("usage", "no rules") }
+        let megabytes = Memory.peak >> 20
+        print("\(loaded.rules.count) of \(loaded.total) rules loaded and compiled in \(time), peak \(megabytes) MiB (\(before >> 20) before)")
+        bar("1 s to load", time <= .seconds(1))
+        bar("200 MB to load", megabytes <= 190)
+        return compiled
+    }
+
+    /// Medians of whole runs, the engine and the bare scan in turns.
+    private func compare(_ name: String, _ traffic: Traffic, _ compiled: CompiledRules) throws -> (seconds: Double, scan: Double) {
         var options = EngineOptions()
         options.requestsOnly = true
-
-        let count = 2_000
-        let requests = (0..<count).flatMap { ordinary($0) }
-        let perRequest = try median(rounds) {
+        options.verifiesChecksums = false
+        let scanner = try LiteralScan(compiled)
+        let bytes = traffic.bytes.span
+        var times: [Double] = [], scans: [Double] = []
+        var counters = Engine.Counters()
+        for _ in 0..<rounds {
             let engine = try Engine(compiled, options)
-            let time = cpu { _ = engine.inspect(request: requests) }
-            return time / Double(count)
+            times.append(
+                Self.cpu {
+                    for (i, range) in traffic.packets.enumerated() {
+                        _ = engine.inspect(packet: bytes.extracting(range), at: Instant(nanoseconds: UInt64(i) * 1_000))
+                    }
+                    _ = engine.finish()
+                })
+            counters = engine.counters
+            var hits = 0
+            scans.append(Self.cpu { for range in traffic.payloads { hits += scanner.count(in: bytes.extracting(range)) } })
         }
-        print("ordinary request (\(requests.count / count) bytes): \(Int(perRequest * 1e9)) ns of CPU")
-
-        let body = upload(64 << 20)
-        let perByte = try median(rounds) {
-            let engine = try Engine(compiled, options)
-            return cpu { _ = engine.inspect(request: body) }
-        }
-        print("upload of \(body.count >> 20) MiB: \(Int(Double(body.count) / perByte / 1e6)) MB/s")
+        let seconds = Self.median(times), scan = Self.median(scans), megabytes = Double(traffic.payloadBytes) / 1e6
+        print("\(name): \(traffic.bytes.count >> 20) MiB, \(traffic.packets.count) packets")
+        print(
+            String(
+                format: "  engine %.0f MB/s, bare scan for %d literals %.0f MB/s: %.2f times", megabytes / seconds, scanner.literalCount,
+                megabytes / scan, seconds / scan))
+        print("  \(counters.requests) requests judged, \(counters.alerts) alerts, \(counters.uninspectable) uninspectable")
+        return (seconds, scan)
     }
 
-    static func median(_ rounds: Int, _ one: () throws -> Double) rethrows -> Double {
-        var times: [Double] = []
-        for _ in 0..<rounds { times.append(try one()) }
-        return times.sorted()[times.count / 2]
+    /// Connections that are open and silent: after the handshake, and after a request each.
+    private func idleFlows(_ compiled: CompiledRules) throws {
+        var options = EngineOptions()
+        options.requestsOnly = true
+        options.verifiesChecksums = false
+        for requests in [0, 1] {
+            let count = 1_000_000
+            let engine = try Engine(compiled, options)
+            let before = Memory.now
+            for n in 0..<count {
+                var traffic = Traffic()
+                traffic.skip(to: UInt32(n))
+                var stream = traffic.open()
+                if requests > 0 { traffic.send(&stream, Traffic.ordinary(n), 1_448) }
+                for range in traffic.packets {
+                    _ = engine.inspect(packet: traffic.bytes.span.extracting(range), at: Instant(nanoseconds: 1_000_000_000))
+                }
+            }
+            let megabytes = max(0, Memory.now - before) >> 20
+            print("\(engine.flowCount) idle connections after \(requests) requests each: \(megabytes) MiB")
+            bar("1 GB for a million idle flows", megabytes <= 953 && engine.flowCount == count)
+        }
     }
+
+    private func bar(_ name: String, _ isMet: Bool) { print("  bar: \(name): \(isMet ? "met" : "MISSED")") }
+
+    static func median(_ times: [Double]) -> Double { times.sorted()[times.count / 2] }
 
     /// Seconds of this process's processor time.
     static func cpu(_ body: () -> Void) -> Double {
@@ -63,37 +147,18 @@ struct EngineBenchmark {
         body()
         return Double(clock() - start) / 1e6
     }
+}
 
-    static func ordinary(_ n: Int) -> [UInt8] {
-        let paths = ["/", "/index.html", "/static/app.\(n).js?v=3", "/api/v1/items/\(n)?page=2&sort=name", "/images/logo.png"]
-        return Array(
-            """
-            GET \(paths[n % paths.count]) HTTP/1.1\r
-            Host: www.example.org\r
-            User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0\r
-            Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8\r
-            Accept-Language: en-US,en;q=0.5\r
-            Accept-Encoding: gzip, deflate, br\r
-            Referer: https://www.example.org/start\r
-            Connection: keep-alive\r
-            Cookie: session=0123456789abcdef\(n); theme=dark\r
-            \r
+/// What this process holds, in bytes, as the kernel counts.
+enum Memory {
+    static var now: Int { field("VmRSS:") }
+    static var peak: Int { field("VmHWM:") }
 
-            """.utf8)
-    }
-
-    static func upload(_ size: Int) -> [UInt8] {
-        var body: [UInt8] = []
-        body.reserveCapacity(size)
-        var state: UInt64 = 88_172_645_463_325_252
-        while body.count < size {
-            state ^= state << 13
-            state ^= state >> 7
-            state ^= state << 17
-            for shift in stride(from: 0, to: 64, by: 8) { body.append(UInt8(32 + (state >> UInt64(shift) & 63))) }
+    private static func field(_ name: String) -> Int {
+        guard let text = try? String(contentsOfFile: "/proc/self/status", encoding: .utf8) else { return 0 }
+        for line in text.split(separator: "\n") where line.hasPrefix(name) {
+            return (line.split(separator: " ").compactMap { Int($0) }.first ?? 0) << 10
         }
-        return Array(
-            "PUT /upload HTTP/1.1\r\nHost: a\r\nContent-Type: application/octet-stream\r\nContent-Length: \(body.count)\r\n\r\n".utf8)
-            + body
+        return 0
     }
 }

@@ -20,6 +20,8 @@ public final class Engine {
         public var encryptedFlows = 0
         public var uninspectable = 0
         public var alerts = 0
+
+        public init() {}
     }
 
     /// What one packet led to.

@@ -11,7 +11,8 @@ import Glibc
         var ignoresCase: Bool
     }
     private nonisolated(unsafe) let database: OpaquePointer
-    let count: Int
+    let literals: [Literal]
+    var count: Int { literals.count }
     /// The longest literal: so many bytes less one must overlap between two scans of a stream.
     let longest: Int
 
@@ -40,7 +41,7 @@ import Glibc
             throw Failure("prefilter-failed", "the literals of the rules do not compile: \(text)")
         }
         unsafe self.database = database
-        count = literals.count
+        self.literals = literals
         longest = literals.map(\.bytes.count).max() ?? 0
     }
 
