@@ -42,7 +42,7 @@ final class Inspector {
         self.rules = rules
         self.options = options
         http = try HTTPConfiguration(profile: options.profile, headerLimitBytes: options.headerLimitBytes)
-        scratch = try PrefilterScratch(for: Array(rules.prefilters.values))
+        scratch = try PrefilterScratch(for: rules.prefilters.values)
         stamps = Array(repeating: 0, count: rules.rules.count)
     }
 
@@ -143,11 +143,25 @@ final class Inspector {
     private func consider(_ rule: CompiledRule, _ m: HTTPMessage, _ session: HTTPSession) {
         guard applies(rule, session.flow, toServer: m.isRequest) else { return }
         guard rule.rule.events.isEmpty else { return }
-        let views = options.isStrict ? 1 : max(m.buffers.viewCount, m.isRequest && rule.moments.contains(.requestBody) ? 3 : 1)
+        let hasBodyViews = m.isRequest && m.mayHaveBody && rule.last == .requestBody
+        let views = options.isStrict ? 1 : max(m.buffers.viewCount, hasBodyViews ? 3 : 1)
+        guard mayHold(rule, m, session, views) else { return }
         var pending = PendingRule(
             rule: rule, progress: Array(repeating: rule.streamTests.map { TestProgress($0) }, count: views))
         decide(&pending, m, session, isEnd: false)
         if !pending.isDone { m.pending.append(pending) }
+    }
+
+    /// What the head alone says, before anything is kept for the rule. Rules that look at heads alone are decided here.
+    private func mayHold(_ rule: CompiledRule, _ m: HTTPMessage, _ session: HTTPSession, _ views: Int) -> Bool {
+        for view in 0..<views {
+            let (answer, spot) = evaluate(rule.condition, m, session, view, { _, _ in (.later, nil) }, isEnd: false)
+            if answer == .no { continue }
+            guard answer == .yes else { return true }
+            fire(rule, spot, session.flow, request: m.number, toServer: m.isRequest)
+            return false
+        }
+        return false
     }
 
     /// An event of the parser, for rules that ask for it.
@@ -206,7 +220,7 @@ final class Inspector {
 
     private func bodyInstances(_ test: CompiledTest, _ m: HTTPMessage, _ view: Int, isEnd: Bool) -> (Answer, Int?) {
         guard isEnd else { return (.later, nil) }
-        guard m.bodies[0].isComplete else { return (.cannot, nil) }
+        guard m.bodies[0].isComplete else { return (m.bodyHasArguments ? .cannot : .no, nil) }
         let arguments = m.bodyArguments(view: view)
         var count = 0
         var hitLimit = false
@@ -233,10 +247,19 @@ final class Inspector {
     }
 
     private func run(_ test: CompiledTest, _ bytes: [UInt8]) -> (holds: Bool, offset: Int?, hitLimit: Bool) {
-        var content = bytes
-        for transform in test.transforms { content = Transforms.apply(transform, content) }
+        run(test, bytes.span)
+    }
+
+    private func run(_ test: CompiledTest, _ bytes: Span<UInt8>) -> (holds: Bool, offset: Int?, hitLimit: Bool) {
         var matcher = Matcher()
-        let holds = matcher.holds(test.steps, from: 0, in: content.span, base: 0)
+        let holds: Bool
+        if test.transforms.allSatisfy({ Transforms.changesNothing($0, bytes) }) {
+            holds = matcher.holds(test.steps, from: 0, in: bytes, base: 0)
+        } else {
+            var content = bytes.copied
+            for transform in test.transforms { content = Transforms.apply(transform, content) }
+            holds = matcher.holds(test.steps, from: 0, in: content.span, base: 0)
+        }
         return (holds, matcher.firstOffset, matcher.hitLimit)
     }
 
@@ -289,24 +312,19 @@ final class Inspector {
     private func head(_ test: CompiledTest, _ m: HTTPMessage, _ view: Int) -> (Answer, Int?) {
         if !test.buffer.hasInstances {
             guard let range = m.buffers[test.buffer, view] else { return (.no, nil) }
-            if test.transforms.isEmpty {
-                var matcher = Matcher()
-                let bytes = m.buffers.bytes
-                let holds = matcher.holds(test.steps, from: 0, in: bytes.span.extracting(range), base: 0)
-                return (holds ? .yes : matcher.hitLimit ? .cannot : .no, matcher.firstOffset)
-            }
-            let (holds, offset, hitLimit) = run(test, m.buffers.copy(range))
+            let bytes = m.buffers.bytes
+            let (holds, offset, hitLimit) = run(test, bytes.span.extracting(range))
             return (holds ? .yes : hitLimit ? .cannot : .no, offset)
         }
-        let own = view == 2 && m.buffers.instances.contains { $0.view == 2 && $0.buffer == test.buffer } ? 2 : 0
+        let bytes = m.buffers.bytes, instances = m.buffers.instances
+        let own = view == 2 && instances.contains { $0.view == 2 && $0.buffer == test.buffer } ? 2 : 0
         var count = 0
         var hitLimit = false
-        let bytes = m.buffers.bytes
-        for instance in m.buffers.instances where instance.buffer == test.buffer && instance.view == own {
+        for instance in instances where instance.buffer == test.buffer && instance.view == own {
             guard test.selects(bytes.span.extracting(instance.name)) else { continue }
             count += 1
             if test.transforms.contains(.count) { continue }
-            let (holds, offset, limit) = run(test, m.buffers.copy(instance.value))
+            let (holds, offset, limit) = run(test, bytes.span.extracting(instance.value))
             if holds { return (.yes, offset) }
             hitLimit = hitLimit || limit
         }
@@ -358,6 +376,12 @@ final class Inspector {
             m.bodies += [StreamStore(), StreamStore()]
             m.decoders = [StreamDecoder(), StreamDecoder()]
         }
+        if m.opening == nil {
+            for i in bytes.indices where !Transforms.isSpace(bytes[i]) {
+                m.opening = bytes[i]
+                break
+            }
+        }
         let before = m.bodies.reduce(0) { $0 + $1.bytes.count }
         m.bodies[0].append(bytes, wholeLimit: limit)
         if m.bodies.count == 3 {
@@ -367,7 +391,10 @@ final class Inspector {
         }
         keptBytes += m.bodies.reduce(0) { $0 + $1.bytes.count } - before
         look(m, session, moment)
-        for i in m.pending.indices where !m.pending[i].isDone { decide(&m.pending[i], m, session, isEnd: false) }
+        guard m.pending.contains(where: { !$0.rule.waitsForEnd }) else { return }
+        for i in m.pending.indices where !m.pending[i].isDone && !m.pending[i].rule.waitsForEnd {
+            decide(&m.pending[i], m, session, isEnd: false)
+        }
         m.pending.removeAll { $0.isDone }
     }
 

@@ -25,7 +25,11 @@ final class HTTPMessage {
     var decoders: [StreamDecoder] = []
     var pending: [PendingRule] = []
     var hasHead = false
-    var headers: [(name: [UInt8], value: [UInt8])] = []
+    /// Headers in order, `name: value` and a line end each, in `buffers`.
+    private(set) var fields: [Field] = []
+    private(set) var fieldBlock = 0..<0
+    /// Cookies stand behind the block: `http.header` is without them.
+    private var late: [(index: Int, line: [UInt8], nameCount: Int)] = []
     var rawHeader: [UInt8] = []
     var line: [UInt8] = []
     var method: [UInt8] = []
@@ -36,7 +40,20 @@ final class HTTPMessage {
     var host: [UInt8] = []
     var status: [UInt8] = []
     var statusMessage: [UInt8] = []
-    var contentType: [UInt8]?
+    var contentType: [UInt8]? {
+        didSet {
+            isForm = typeContains("x-www-form-urlencoded")
+            isMultipart = typeContains("multipart/form-data")
+            isJSON = typeContains("json")
+        }
+    }
+    private(set) var isForm = false
+    private(set) var isMultipart = false
+    private(set) var isJSON = false
+    /// The body's first byte that is no space.
+    var opening: UInt8?
+    /// The head says that a body follows, or does not say that none does.
+    var mayHaveBody = true
     /// Parameters of the body by view, parsed when first asked for.
     var arguments: [Arguments]?
     /// Rules that a literal of the body pointed to, each considered once.
@@ -53,7 +70,9 @@ final class HTTPMessage {
         decoders.removeAll()
         pending.removeAll(keepingCapacity: true)
         hasHead = false
-        headers.removeAll(keepingCapacity: true)
+        fields.removeAll(keepingCapacity: true)
+        late.removeAll(keepingCapacity: true)
+        fieldBlock = 0..<0
         rawHeader.removeAll(keepingCapacity: true)
         line.removeAll(keepingCapacity: true)
         method.removeAll(keepingCapacity: true)
@@ -65,31 +84,78 @@ final class HTTPMessage {
         status.removeAll(keepingCapacity: true)
         statusMessage.removeAll(keepingCapacity: true)
         contentType = nil
+        opening = nil
+        mayHaveBody = true
         arguments = nil
         considered.removeAll(keepingCapacity: true)
     }
 
-    func header(_ name: StaticString) -> [UInt8]? {
-        let wanted = "\(name)".utf8
-        return headers.first { $0.name.count == wanted.count && zip($0.name, wanted).allSatisfy { LiteralSearch.lower($0) == $1 } }?.value
+    struct Field {
+        var name: Range<Int>
+        var value: Range<Int>
     }
 
-    func typeContains(_ word: String) -> Bool {
+    func add(name: Span<UInt8>, value: Span<UInt8>) {
+        if Self.isName(isRequest ? "cookie" : "set-cookie", name) {
+            var line = name.copied
+            line += [58, 32]
+            line.append(value)
+            late.append((fields.count, line, name.count))
+            fields.append(Field(name: 0..<0, value: 0..<0))
+            return
+        }
+        let start = buffers.bytes.count
+        if fieldBlock.isEmpty { fieldBlock = start..<start }
+        fields.append(buffers.appendField(name, value))
+        fieldBlock = fieldBlock.lowerBound..<buffers.bytes.count
+    }
+
+    /// All headers came.
+    func settleFields() {
+        for item in late {
+            let line = buffers.append(item.line.span)
+            let colon = line.lowerBound + item.nameCount
+            fields[item.index] = Field(name: line.lowerBound..<colon, value: colon + 2..<line.upperBound)
+        }
+        late.removeAll(keepingCapacity: true)
+    }
+
+    /// Where the first header of this name has its value; `name` in small letters.
+    func header(_ name: StaticString) -> Range<Int>? {
+        let bytes = buffers.bytes
+        for field in fields where field.name.count == name.utf8CodeUnitCount && Self.isName(name, bytes.span.extracting(field.name)) {
+            return field.value
+        }
+        return nil
+    }
+
+    private static func isName(_ name: StaticString, _ bytes: Span<UInt8>) -> Bool {
+        guard bytes.count == name.utf8CodeUnitCount else { return false }
+        return name.withUTF8Buffer { wanted in
+            for i in 0..<bytes.count { if unsafe LiteralSearch.lower(bytes[i]) != wanted[i] { return false } }
+            return true
+        }
+    }
+
+    private func typeContains(_ word: String) -> Bool {
         guard let type = contentType else { return false }
         return LiteralSearch.find(Array(word.utf8), in: type.span, from: 0, to: type.count, ignoresCase: true) != nil
     }
 
-    var isForm: Bool { typeContains("x-www-form-urlencoded") }
+    /// Whether the body's content type, or its first byte, say that it holds parameters.
+    var bodyHasArguments: Bool {
+        isForm || contentType == nil || isMultipart || isJSON || opensLikeJSON
+    }
+    private var opensLikeJSON: Bool { opening == UInt8(ascii: "{") || opening == UInt8(ascii: "[") }
 
     /// Parameters of the body on a view: decoded as the content type says, and on the last view once more.
     func bodyArguments(view: Int) -> Arguments {
         if let arguments { return arguments[min(view, arguments.count - 1)] }
         var first = Arguments()
         let body = bodies[0].bytes
-        let opening = body.first { !Transforms.isSpace($0) }
-        if typeContains("multipart/form-data") {
+        if isMultipart {
             first = .multipart(body.span, contentType: contentType ?? [])
-        } else if typeContains("json") || (!isForm && (opening == UInt8(ascii: "{") || opening == UInt8(ascii: "["))) {
+        } else if isJSON || (!isForm && opensLikeJSON) {
             first = .json(body.span)
         } else if isForm || contentType == nil {
             first = .form(body.span)

@@ -98,7 +98,7 @@ final class HTTPSession {
             request.rawHeader.append(a)
             // The parser knows a limit only where it must wait for more; a head that comes at once is no shorter for that.
             if request.rawHeader.count > inspector.options.headerLimitBytes { lose(.httpLimit) }
-        case .requestHeader: request.headers.append((a.copied, b.copied))
+        case .requestHeader: request.add(name: a, value: b)
         case .requestHost: request.host = a.copied
         case .requestHeaders: headIsThere()
         case .requestBody: inspector.body(a, of: request, self)
@@ -116,8 +116,9 @@ final class HTTPSession {
         case .responseMessage: response.statusMessage = a.copied
         case .responseProtocol: response.version = a.copied
         case .responseHeaderData: response.rawHeader.append(a)
-        case .responseHeader: response.headers.append((a.copied, b.copied))
+        case .responseHeader: response.add(name: a, value: b)
         case .responseHeaders:
+            response.settleFields()
             RequestBuffers.fillResponse(response, inspector.rules.used)
             response.hasHead = true
             inspector.head(response, self)
@@ -128,6 +129,8 @@ final class HTTPSession {
 
     private func headIsThere() {
         if request.method.elementsEqual("PRI".utf8) { return lose(.http2) }
+        request.settleFields()
+        request.mayHaveBody = request.header("content-length") != nil || request.header("transfer-encoding") != nil
         RequestBuffers.fill(request, inspector.rules.used, isStrict: inspector.options.isStrict)
         request.hasHead = true
         if request.buffers.hasTooMany { inspector.uninspectable(.httpLimit, nil, flow, requestCount) }

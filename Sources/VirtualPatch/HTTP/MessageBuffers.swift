@@ -39,6 +39,17 @@ struct MessageBuffers {
         return start..<bytes.count
     }
 
+    /// `name: value` and a line end.
+    mutating func appendField(_ name: Span<UInt8>, _ value: Span<UInt8>) -> HTTPMessage.Field {
+        let n = append(name)
+        bytes.append(58)
+        bytes.append(32)
+        let v = append(value)
+        bytes.append(13)
+        bytes.append(10)
+        return HTTPMessage.Field(name: n, value: v)
+    }
+
     mutating func overflow() { hasTooMany = true }
 
     mutating func add(_ buffer: Buffer, view: Int = 0, name: Range<Int>, value: Range<Int>) {

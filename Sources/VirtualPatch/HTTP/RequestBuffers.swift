@@ -2,10 +2,9 @@
 
 enum RequestBuffers {
     private static let crlf: [UInt8] = [13, 10]
-    private static let colon: [UInt8] = [58, 32]
 
-    static func fill(_ m: HTTPMessage, _ used: Set<Buffer>, isStrict: Bool) {
-        m.contentType = m.header("content-type")
+    static func fill(_ m: HTTPMessage, _ used: BufferSet, isStrict: Bool) {
+        m.contentType = m.header("content-type").map(m.buffers.copy)
         uris(m, isStrict)
         m.buffers.set(.httpMethod, m.method)
         m.buffers[.zoneMethod, 0] = m.buffers[.httpMethod, 0]
@@ -16,7 +15,7 @@ enum RequestBuffers {
         if used.contains(.httpRequestLine) { m.buffers.set(.httpRequestLine, m.line) }
         if used.contains(.httpStart) { m.buffers.set(.httpStart, m.line + crlf + m.rawHeader) }
         if used.contains(.httpHeaderRaw) { m.buffers.set(.httpHeaderRaw, m.rawHeader) }
-        if used.contains(.httpHeader) { m.buffers.set(.httpHeader, block(m, without: "cookie")) }
+        if used.contains(.httpHeader) { m.buffers[.httpHeader, 0] = m.fieldBlock }
         if used.contains(.httpHeaderNames) { m.buffers.set(.httpHeaderNames, names(m)) }
         if !m.host.isEmpty { m.buffers.set(.httpHost, m.host.map(LiteralSearch.lower)) }
         copy(m, "host", .httpHostRaw)
@@ -33,15 +32,15 @@ enum RequestBuffers {
         if used.contains(.zoneCookies) { cookies(m) }
     }
 
-    static func fillResponse(_ m: HTTPMessage, _ used: Set<Buffer>) {
-        m.contentType = m.header("content-type")
+    static func fillResponse(_ m: HTTPMessage, _ used: BufferSet) {
+        m.contentType = m.header("content-type").map(m.buffers.copy)
         m.buffers.set(.httpResponseLine, m.line)
         m.buffers.set(.httpStatusCode, m.status)
         m.buffers.set(.httpStatusMessage, m.statusMessage)
         m.buffers.set(.responseProtocol, m.version)
         if used.contains(.responseStart) { m.buffers.set(.responseStart, m.line + crlf + m.rawHeader) }
         if used.contains(.responseHeaderRaw) { m.buffers.set(.responseHeaderRaw, m.rawHeader) }
-        if used.contains(.responseHeader) { m.buffers.set(.responseHeader, block(m, without: "set-cookie")) }
+        if used.contains(.responseHeader) { m.buffers[.responseHeader, 0] = m.fieldBlock }
         if used.contains(.responseHeaderNames) { m.buffers.set(.responseHeaderNames, names(m)) }
         copy(m, "set-cookie", .responseCookie)
         copy(m, "server", .httpServer)
@@ -53,42 +52,33 @@ enum RequestBuffers {
     }
 
     private static func copy(_ m: HTTPMessage, _ name: StaticString, _ buffer: Buffer) {
-        if let value = m.header(name) { m.buffers.set(buffer, value) }
-    }
-
-    private static func block(_ m: HTTPMessage, without name: StaticString) -> [UInt8] {
-        let left = "\(name)".utf8
-        var out: [UInt8] = []
-        for h in m.headers {
-            if h.name.count == left.count, zip(h.name, left).allSatisfy({ LiteralSearch.lower($0) == $1 }) { continue }
-            out += h.name + colon
-            out += h.value + crlf
-        }
-        return out
+        if let value = m.header(name) { m.buffers[buffer, 0] = value }
     }
 
     private static func names(_ m: HTTPMessage) -> [UInt8] {
         var out = crlf
-        for h in m.headers { out += h.name + crlf }
-        return out + crlf
+        let bytes = m.buffers.bytes
+        for field in m.fields {
+            out += bytes[field.name]
+            out += crlf
+        }
+        out += crlf
+        return out
     }
 
-    private static func headers(_ m: HTTPMessage, _ used: Set<Buffer>, lines: Buffer, values: Buffer?, names: Buffer?) {
+    private static func headers(_ m: HTTPMessage, _ used: BufferSet, lines: Buffer, values: Buffer?, names: Buffer?) {
         let wantsLines = used.contains(lines), wantsValues = values.map(used.contains) ?? false
         let wantsNames = names.map(used.contains) ?? false
         guard wantsLines || wantsValues || wantsNames else { return }
-        for h in m.headers {
-            let start = m.buffers.append(h.name.span)
-            _ = m.buffers.append(colon.span)
-            let value = m.buffers.append(h.value.span)
-            if wantsLines { m.buffers.add(lines, name: start, value: start.lowerBound..<value.upperBound) }
-            if let values, wantsValues { m.buffers.add(values, name: start, value: value) }
-            if let names, wantsNames { m.buffers.add(names, name: start, value: start) }
+        for field in m.fields {
+            if wantsLines { m.buffers.add(lines, name: field.name, value: field.name.lowerBound..<field.value.upperBound) }
+            if let values, wantsValues { m.buffers.add(values, name: field.name, value: field.value) }
+            if let names, wantsNames { m.buffers.add(names, name: field.name, value: field.name) }
         }
     }
 
     private static func cookies(_ m: HTTPMessage) {
-        guard let value = m.header("cookie") else { return }
+        guard let value = m.header("cookie").map(m.buffers.copy) else { return }
         for part in value.split(separator: UInt8(ascii: ";")) {
             var p = part
             while let c = p.first, Transforms.isSpace(c) { p.removeFirst() }

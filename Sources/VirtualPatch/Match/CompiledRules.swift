@@ -31,6 +31,8 @@ final class CompiledRule: Sendable {
     let isProtocolOnly: Bool
     /// Asks for addresses and nothing else: decided once for each direction of a flow.
     let isAddressOnly: Bool
+    /// Asks for parsed parameters of a body: nothing is decided before they are all there.
+    let waitsForEnd: Bool
     /// Looks into nothing: its action is about the flow even where a packet set it off.
     let isAboutFlow: Bool
 
@@ -65,6 +67,7 @@ final class CompiledRule: Sendable {
             buffers.isEmpty && rule.traffic.application == nil && rule.packet.isEmpty && rule.flow == FlowConditions()
             && rule.traffic.sourcePorts.isAny && rule.traffic.destinationPorts.isAny && !rule.traffic.packetsOnly
             && !rule.traffic.streamOnly
+        waitsForEnd = Self.waits(rule.condition)
         isAboutFlow = buffers.isEmpty && rule.packet.isEmpty && !rule.traffic.packetsOnly
         self.onlyStream = onlyStream
         inspectsPackets =
@@ -77,6 +80,14 @@ final class CompiledRule: Sendable {
         switch c {
         case .all(let parts), .any(let parts): parts.reduce(into: []) { $0.formUnion(buffers($1)) }
         case .test(let t): [t.buffer]
+        }
+    }
+
+    private static func waits(_ c: Condition) -> Bool {
+        switch c {
+        case .all(let parts): parts.contains(where: waits)
+        case .any(let parts): !parts.isEmpty && parts.allSatisfy(waits)
+        case .test(let t): t.buffer.isUnbounded && t.buffer.hasInstances
         }
     }
 
@@ -117,14 +128,14 @@ final class CompiledRule: Sendable {
 public final class CompiledRules: Sendable {
     let rules: [CompiledRule]
     /// One per moment that rules look at.
-    let prefilters: [Moment: Prefilter]
+    let prefilters: ByMoment<Prefilter>
     /// For each literal of a prefilter, the rules that it stands for.
-    let owners: [Moment: [[Int]]]
+    let owners: ByMoment<[[Int]]>
     /// Rules without a literal, by the moment they are looked at.
-    let always: [Moment: [Int]]
+    let always: ByMoment<[Int]>
     /// Rules that ask for a protocol and nothing else.
     let protocolOnly: [Int]
-    let used: Set<Buffer>
+    let used: BufferSet
     let usesResponses: Bool
     public var count: Int { rules.count }
 
@@ -133,9 +144,9 @@ public final class CompiledRules: Sendable {
         var compiled: [CompiledRule] = []
         var literals: [Moment: [LiteralKey: Int]] = [:]
         var lists: [Moment: [Prefilter.Literal]] = [:]
-        var owners: [Moment: [[Int]]] = [:]
-        var always: [Moment: [Int]] = [:]
-        var used: Set<Buffer> = []
+        var owners = ByMoment<[[Int]]>()
+        var always = ByMoment<[Int]>()
+        var used = BufferSet()
         for (index, rule) in set.enumerated() {
             let keys = LiteralKeys.of(rule)
             let c = try CompiledRule(rule, index: index, bits: &bits, isUnfiltered: keys == nil)
@@ -148,7 +159,7 @@ public final class CompiledRules: Sendable {
             }
             for key in keys {
                 if let at = literals[key.moment]?[key.literal] {
-                    if owners[key.moment]?[at].last != index { owners[key.moment]?[at].append(index) }
+                    if owners[key.moment, default: []][at].last != index { owners[key.moment, default: []][at].append(index) }
                 } else {
                     let at = lists[key.moment]?.count ?? 0
                     literals[key.moment, default: [:]][key.literal] = at
@@ -157,7 +168,7 @@ public final class CompiledRules: Sendable {
                 }
             }
         }
-        var prefilters: [Moment: Prefilter] = [:]
+        var prefilters = ByMoment<Prefilter>()
         for (moment, list) in lists { prefilters[moment] = try Prefilter(list) }
         rules = compiled
         protocolOnly = compiled.filter(\.isProtocolOnly).map(\.index)
@@ -165,7 +176,7 @@ public final class CompiledRules: Sendable {
         self.owners = owners
         self.always = always
         self.used = used
-        usesResponses = used.contains { $0.moment == .responseHead || $0.moment == .responseBody }
+        usesResponses = used.contains(where: { $0.moment == .responseHead || $0.moment == .responseBody })
     }
 
     private static func firstMoment(_ c: CompiledRule) -> Moment {
@@ -178,7 +189,7 @@ public final class CompiledRules: Sendable {
         }
     }
 
-    private static func collect(_ c: Condition, _ used: inout Set<Buffer>) {
+    private static func collect(_ c: Condition, _ used: inout BufferSet) {
         switch c {
         case .all(let parts), .any(let parts): for part in parts { collect(part, &used) }
         case .test(let t): used.insert(t.buffer)

@@ -2,7 +2,8 @@
 
 import ELF
 
-struct Step: Sendable {
+/// A class: a step is handed on many times a request, and one count is cheaper than its parts'.
+final class Step: Sendable {
     let match: Match
     let regex: Regex?
     /// What base64 decodes to is matched apart.

@@ -18,6 +18,18 @@ enum Transforms {
         }
     }
 
+    /// Whether the outcome is the bytes themselves, so that nothing need be copied.
+    static func changesNothing(_ transform: Transform, _ bytes: Span<UInt8>) -> Bool {
+        switch transform {
+        case .count: return true
+        case .urlDecode: return !isEncoded(bytes, plusIsSpace: true)
+        case .lowercase:
+            for i in bytes.indices where bytes[i] &- 65 < 26 { return false }
+            return true
+        default: return false
+        }
+    }
+
     static func isSpace(_ c: UInt8) -> Bool { c == 32 || (c >= 9 && c <= 13) }
 
     /// `%XX` decoded, what is no escape left as it is.

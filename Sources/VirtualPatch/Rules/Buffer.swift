@@ -181,8 +181,43 @@ public enum Buffer: UInt8, CaseIterable, Sendable, Hashable {
 }
 
 /// When a buffer's bytes are there; later moments come later in a flow's life.
-public enum Moment: UInt8, Sendable, Comparable {
+public enum Moment: UInt8, Sendable, Comparable, CaseIterable {
     case packet, requestHead, requestBody, responseHead, responseBody, message
 
     public static func < (a: Moment, b: Moment) -> Bool { a.rawValue < b.rawValue }
+}
+
+/// Which buffers: asked for several times a request, so one bit each.
+struct BufferSet: Sendable {
+    private var bits: (UInt64, UInt64) = (0, 0)
+
+    func contains(_ b: Buffer) -> Bool {
+        let n = UInt64(b.rawValue)
+        return (n < 64 ? bits.0 >> n : bits.1 >> (n - 64)) & 1 != 0
+    }
+    mutating func insert(_ b: Buffer) {
+        let n = UInt64(b.rawValue)
+        if n < 64 { bits.0 |= 1 << n } else { bits.1 |= 1 << (n - 64) }
+    }
+    func contains(where holds: (Buffer) -> Bool) -> Bool { Buffer.allCases.contains { contains($0) && holds($0) } }
+}
+
+/// One value a moment, found without hashing.
+struct ByMoment<Value: Sendable>: Sendable {
+    private var items: [Value?] = Array(repeating: nil, count: Moment.allCases.count)
+
+    subscript(moment: Moment) -> Value? {
+        get { items[Int(moment.rawValue)] }
+        set { items[Int(moment.rawValue)] = newValue }
+    }
+    subscript(moment: Moment, default first: @autoclosure () -> Value) -> Value {
+        get { items[Int(moment.rawValue)] ?? first() }
+        _modify {
+            var value = items[Int(moment.rawValue)] ?? first()
+            items[Int(moment.rawValue)] = nil
+            defer { items[Int(moment.rawValue)] = value }
+            yield &value
+        }
+    }
+    var values: [Value] { items.compactMap(\.self) }
 }
