@@ -199,7 +199,9 @@ public final class Engine {
     private func inspectPacket(_ p: Packet, _ bytes: Span<UInt8>, _ flow: Flow, toServer: Bool) -> Set<Int> {
         var fired: Set<Int> = []
         let payload = bytes.extracting(p.payload)
-        for index in inspector.candidates(.packet, payload) {
+        let found = inspector.candidates(.packet, payload)
+        inspector.foundInPacket = found
+        for index in found {
             let c = inspector.rules.rules[index]
             // Without a connection to follow there are only packets.
             let isFollowed = p.transport == 6 && !(flow.wasMidstream && !options.picksUpMidstream)
@@ -295,7 +297,7 @@ public final class Engine {
         }
         let old = Int(next &- sequence)
         guard old < bytes.count else { return }
-        deliver(bytes.extracting(old..<bytes.count), flow, toServer: toServer, fired)
+        deliver(bytes.extracting(old..<bytes.count), flow, toServer: toServer, fired, isScanned: old == 0)
         drain(flow, toServer: toServer, fired)
     }
 
@@ -310,15 +312,15 @@ public final class Engine {
         }
     }
 
-    /// Bytes in order, each once.
-    private func deliver(_ bytes: Span<UInt8>, _ flow: Flow, toServer: Bool, _ fired: Set<Int>) {
+    /// Bytes in order, each once. `isScanned`: they are the payload that the rules on packets were just chosen for.
+    private func deliver(_ bytes: Span<UInt8>, _ flow: Flow, toServer: Bool, _ fired: Set<Int>, isScanned: Bool = false) {
         flow[toServer: toServer].next = (flow[toServer: toServer].next ?? 0) &+ UInt32(truncatingIfNeeded: bytes.count)
         let isKnown = flow.application != nil || flow.probed >= Self.probesMax
         if !isKnown {
             flow[toServer: toServer].beginning += bytes.copied
             detect(flow, flow[toServer: toServer].beginning.span, toServer: toServer)
         }
-        StreamRules.look(bytes, flow, toServer: toServer, inspector, fired)
+        StreamRules.look(bytes, flow, toServer: toServer, inspector, fired, isScanned: isScanned)
         if isKnown {
             feed(flow, bytes, toServer: toServer)
         } else if flow.application != nil {
@@ -382,10 +384,10 @@ public final class Engine {
     /// Weighs what matched: pass before drop before reject before alert, then the order of the rules.
     private func settle(_ flow: Flow) -> Outcome {
         var outcome = Outcome()
-        let order: [Action: Int] = [.pass: 0, .drop: 1, .reject: 2, .alert: 3]
+        guard inspector.hasSomethingToTell else { return outcome }
         let matches = inspector.takeMatches().enumerated().sorted {
-            let a = (order[$0.element.rule.rule.action] ?? 3, $0.element.rule.index, $0.offset)
-            let b = (order[$1.element.rule.rule.action] ?? 3, $1.element.rule.index, $1.offset)
+            let a = ($0.element.rule.rule.action.weight, $0.element.rule.index, $0.offset)
+            let b = ($1.element.rule.rule.action.weight, $1.element.rule.index, $1.offset)
             return a < b
         }.map(\.element)
         for hit in matches where !hit.flow.isPassed {

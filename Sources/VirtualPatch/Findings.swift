@@ -70,6 +70,18 @@ public enum Finding: Sendable, Equatable {
     case uninspectable(Uninspectable)
 }
 
+extension Action {
+    /// Pass goes before drop, drop before reject, reject before alert.
+    var weight: Int {
+        switch self {
+        case .pass: 0
+        case .drop: 1
+        case .reject: 2
+        case .alert: 3
+        }
+    }
+}
+
 /// What should happen to a packet.
 public enum Verdict: String, Sendable { case pass, drop, reject }
 

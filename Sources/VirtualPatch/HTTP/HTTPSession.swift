@@ -88,18 +88,18 @@ final class HTTPSession {
             requestCount += 1
             request.number = requestCount
             isInRequest = true
-        case .requestLine: request.line = a.copied
-        case .requestMethod: request.method = a.copied
-        case .requestURI: request.uri = a.copied
-        case .requestPath: request.path = a.copied
-        case .requestQuery: request.query = a.copied
-        case .requestProtocol: request.version = a.copied
+        case .requestLine: request.line.append(a)
+        case .requestMethod: request.method.append(a)
+        case .requestURI: request.uri.append(a)
+        case .requestPath: request.path.append(a)
+        case .requestQuery: request.query.append(a)
+        case .requestProtocol: request.version.append(a)
         case .requestHeaderData:
             request.rawHeader.append(a)
             // The parser knows a limit only where it must wait for more; a head that comes at once is no shorter for that.
             if request.rawHeader.count > inspector.options.headerLimitBytes { lose(.httpLimit) }
         case .requestHeader: request.add(name: a, value: b)
-        case .requestHost: request.host = a.copied
+        case .requestHost: request.host.append(a)
         case .requestHeaders: headIsThere()
         case .requestBody: inspector.body(a, of: request, self)
         case .requestDone:
@@ -111,10 +111,10 @@ final class HTTPSession {
             response.clear()
             responseCount += 1
             response.number = responseCount
-        case .responseLine: response.line = a.copied
-        case .responseStatus: response.status = a.copied
-        case .responseMessage: response.statusMessage = a.copied
-        case .responseProtocol: response.version = a.copied
+        case .responseLine: response.line.append(a)
+        case .responseStatus: response.status.append(a)
+        case .responseMessage: response.statusMessage.append(a)
+        case .responseProtocol: response.version.append(a)
         case .responseHeaderData: response.rawHeader.append(a)
         case .responseHeader: response.add(name: a, value: b)
         case .responseHeaders:

@@ -95,9 +95,15 @@ enum RequestBuffers {
     private static func uris(_ m: HTTPMessage, _ isStrict: Bool) {
         let question: [UInt8] = [UInt8(ascii: "?")]
         let hasQuery = m.uri.contains(UInt8(ascii: "?"))
-        let query = Transforms.percentDecoded(m.query.span, plusIsSpace: false)
         m.buffers.set(.httpURIRaw, m.uri)
         m.buffers[.zoneURI, 0] = m.buffers[.httpURIRaw, 0]
+        if !Transforms.isEncoded(m.uri.span, plusIsSpace: true), isPlain(m) {
+            m.buffers[.httpURI, 0] = m.buffers[.httpURIRaw, 0]
+            let start = m.buffers[.httpURIRaw, 0]?.lowerBound ?? 0
+            m.buffers[.zonePath, 0] = start..<start + m.path.count
+            return arguments(m, 0, decodedAgain: false)
+        }
+        let query = Transforms.percentDecoded(m.query.span, plusIsSpace: false)
         let normal = m.path + (hasQuery ? question + query : [])
         if normal == m.uri { m.buffers[.httpURI, 0] = m.buffers[.httpURIRaw, 0] } else { m.buffers.set(.httpURI, normal) }
         let rawPath = Self.rawPath(m.uri)
@@ -125,6 +131,13 @@ enum RequestBuffers {
         m.buffers.viewCount = 3
         // For the prefilter: a rule may decode once more what it is given.
         m.buffers.append(Transforms.percentDecoded(second.span, plusIsSpace: true).span)
+    }
+
+    /// Path and query are the address as it was sent.
+    private static func isPlain(_ m: HTTPMessage) -> Bool {
+        let rest = m.uri.count - m.path.count
+        guard rest == 0 || rest == m.query.count + 1 && m.uri[m.path.count] == UInt8(ascii: "?") else { return false }
+        return m.uri.starts(with: m.path)
     }
 
     private static func rawPath(_ uri: [UInt8]) -> Range<Int> {

@@ -8,8 +8,6 @@ extension Array where Element == UInt8 {
 
 extension Span where Element == UInt8 {
     var copied: [UInt8] {
-        var out: [UInt8] = []
-        out.append(self)
-        return out
+        unsafe withUnsafeBufferPointer { unsafe Array($0) }
     }
 }

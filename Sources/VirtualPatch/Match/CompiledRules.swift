@@ -137,6 +137,7 @@ public final class CompiledRules: Sendable {
     let protocolOnly: [Int]
     let used: BufferSet
     let usesResponses: Bool
+    let hasStreamRules: Bool
     public var count: Int { rules.count }
 
     public init(_ set: [Rule]) throws(Failure) {
@@ -176,6 +177,7 @@ public final class CompiledRules: Sendable {
         self.owners = owners
         self.always = always
         self.used = used
+        hasStreamRules = compiled.contains(where: \.inspectsStream)
         usesResponses = used.contains(where: { $0.moment == .responseHead || $0.moment == .responseBody })
     }
 
@@ -250,8 +252,10 @@ enum LiteralKeys {
             if !c.isRelative || (c.within == nil && c.depth == nil) { group += 1 }
             literals.append((c, group))
         }
-        func value(_ c: Content) -> Int { min(c.bytes.count, lengthLimit) + (c.isFastPattern ? 8 : 0) }
+        func value(_ c: Content) -> Int { min(c.bytes.count, lengthLimit) + (c.isFastPattern ? 24 : 0) }
         guard let top = literals.max(by: { value($0.c) < value($1.c) }), top.c.bytes.count >= shortest else {
+            if let named = name(t) { return named }
+            if let expressed = expressed(t, changesCase) { return expressed }
             // A literal of one byte is better than none where the buffer is short.
             guard let one = literals.first, !t.buffer.isUnbounded else { return nil }
             return ([key(one.c, t.buffer, changesCase)], 1)
@@ -268,6 +272,31 @@ enum LiteralKeys {
             return (keys, value(top.c))
         }
         return ([key(top.c, t.buffer, changesCase)], value(top.c) + (isLong ? 0 : 12))
+    }
+
+    /// The name of the only parameter, header or cookie that counts: without it there is nothing to look at.
+    private static func name(_ t: BufferTest) -> (keys: [Key], score: Int)? {
+        guard case .name(let text)? = t.selector, t.buffer.hasInstances, !t.transforms.contains(.count) else { return nil }
+        let bytes = Array(text.utf8)
+        // Members of JSON are named by paths that stand nowhere.
+        guard bytes.count >= 3, !(t.buffer.isUnbounded && text.hasPrefix("json")) else { return nil }
+        let literal = LiteralKey(bytes: Array(bytes.prefix(lengthLimit)), ignoresCase: true)
+        return ([Key(moment: t.buffer.moment, literal: literal)], min(bytes.count, lengthLimit))
+    }
+
+    /// Literals that an expression cannot match without, one of each alternative.
+    private static func expressed(_ t: BufferTest, _ changesCase: Bool) -> (keys: [Key], score: Int)? {
+        for match in t.matches {
+            if case .capture = match { return nil }
+            guard case .pattern(let p) = match, !p.isNegated, let literals = p.requiredLiterals else { continue }
+            let keys = literals.map {
+                Key(
+                    moment: t.buffer.moment,
+                    literal: LiteralKey(bytes: Array($0.prefix(lengthLimit)), ignoresCase: p.ignoresCase || changesCase))
+            }
+            return (keys, (literals.map(\.count).min() ?? 0) + (t.buffer.isUnbounded ? 0 : 6))
+        }
+        return nil
     }
 
     private static func key(_ c: Content, _ buffer: Buffer, _ changesCase: Bool) -> Key {

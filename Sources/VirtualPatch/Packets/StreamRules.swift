@@ -1,29 +1,41 @@
 // Rules on the bytes of a TCP stream without a named buffer: looked at as the bytes are delivered, in a window.
 
 enum StreamRules {
-    /// Rules that wait for more of a stream; the oldest go when there are more.
-    static let pendingLimit = 64
+    /// Rules that wait for more of a stream; when there are more, the oldest go, and that is said.
+    static let pendingLimit = 256
     /// Bytes behind its literal in which a rule that looks at the whole is tried again with each delivery: as much as is kept anyway.
     static let retriedBytes = StreamingClass.windowBytes
 
-    static func look(_ bytes: Span<UInt8>, _ flow: Flow, toServer: Bool, _ inspector: Inspector, _ fired: Set<Int>) {
-        let prefilter = inspector.rules.prefilters[.packet]
-        guard prefilter != nil || inspector.rules.always[.packet] != nil else { return }
+    static func look(_ bytes: Span<UInt8>, _ flow: Flow, toServer: Bool, _ inspector: Inspector, _ fired: Set<Int>, isScanned: Bool = false) {
+        guard inspector.rules.hasStreamRules else { return }
+        let longest = inspector.rules.prefilters[.packet]?.longest ?? 1
         var state = flow[toServer: toServer].stream ?? StreamState()
         flow[toServer: toServer].stream = nil
         defer { flow[toServer: toServer].stream = state }
         state.store.append(bytes, wholeLimit: 0)
-        let from = max(state.store.base, state.store.scanned - (prefilter?.longest ?? 1) + 1)
-        let found = inspector.candidates(
-            .packet, state.store.bytes.span.extracting((from - state.store.base)..<state.store.bytes.count))
+        let from = max(state.store.base, state.store.scanned - longest + 1)
+        // What the packet itself holds was found before: only what begins in earlier bytes is new.
+        let end = isScanned ? min(state.store.total, state.store.scanned + longest - 1) : state.store.total
+        var found: [Int] = []
+        if !isScanned || from < state.store.scanned {
+            found = inspector.candidates(
+                .packet, state.store.bytes.span.extracting((from - state.store.base)..<(end - state.store.base)))
+        }
+        if isScanned { found += inspector.foundInPacket }
         state.store.scanned = state.store.total
+        guard !found.isEmpty || !state.pending.isEmpty else { return }
         for index in found {
             let c = inspector.rules.rules[index]
             guard c.inspectsStream else { continue }
             if c.moments != [.packet] {
                 // Besides the stream it looks at parts of a message: judged when those are there.
                 let message = toServer ? flow.http?.request : flow.http?.response
-                if let message, message.seen.count < pendingLimit { message.seen.append(index) }
+                guard let message, !message.seen.contains(index) else { continue }
+                guard message.seen.count < pendingLimit else {
+                    inspector.uninspectable(.memoryLimit, c, flow, nil)
+                    continue
+                }
+                message.seen.append(index)
                 continue
             }
             guard !fired.contains(index) else {
@@ -36,7 +48,9 @@ enum StreamRules {
                 continue
             }
             guard inspector.applies(c, flow, toServer: toServer) else { continue }
-            if state.pending.count >= pendingLimit { state.pending.removeFirst() }
+            if state.pending.count >= pendingLimit {
+                inspector.uninspectable(.memoryLimit, state.pending.removeFirst().rule, flow, nil)
+            }
             let progress = c.streamTests.map { TestProgress($0, from: state.told[index] ?? 0) }
             state.pending.append(PendingRule(rule: c, progress: [progress], since: state.store.total - bytes.count))
         }
