@@ -249,6 +249,20 @@ int chtp_request_data(chtp_connection *c, void *context, const void *data, size_
   return result;
 }
 
+int chtp_is_at_rest(const chtp_connection *c) {
+  return c->parser && !htp_connp_get_in_tx(c->parser) && !htp_connp_get_out_tx(c->parser);
+}
+
+int chtp_reuse(chtp_connection *c) {
+  c->has_responses = 0;
+  c->flags = 0;
+  c->done_count = 0;
+  if (c->parser && c->since_fresh < REQUESTS_PER_PARSER) return CHTP_OK;
+  if (c->parser) htp_connp_destroy_all(c->parser);
+  c->parser = NULL;
+  return start_parser(c);
+}
+
 int chtp_response_data(chtp_connection *c, void *context, const void *data, size_t length) {
   if (!c->parser) return CHTP_ERROR;
   c->context = context;

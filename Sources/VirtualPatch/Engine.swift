@@ -86,7 +86,7 @@ public final class Engine {
     public func finish() -> Outcome {
         var all = Outcome()
         for (_, flow) in flows.sorted(by: { $0.value.lastSeen < $1.value.lastSeen }) {
-            end(flow)
+            forget(flow)
             all.findings += settle(flow).findings
         }
         flows.removeAll()
@@ -140,13 +140,13 @@ public final class Engine {
         if let flow = flows[forward] {
             // The same ports again: a new connection.
             guard isSyn, flow[toServer: true].isFinished || flow[toServer: false].isFinished, !flow.isCondemned else { return (flow, true) }
-            end(flow)
+            forget(flow)
             flows[forward] = nil
         } else if let flow = flows[backward] {
             guard isSyn, flow[toServer: true].isFinished || flow[toServer: false].isFinished, !flow.isCondemned else {
                 return (flow, false)
             }
-            end(flow)
+            forget(flow)
             flows[backward] = nil
         }
         guard flows.count < options.flowLimit else {
@@ -186,6 +186,7 @@ public final class Engine {
             if flow.application == nil { flow.probed += 1 }
             flow.message?.feed(bytes.extracting(p.payload), toServer: toServer, flow, inspector)
         }
+        count(flow)
         if flow.application != nil {
             for index in inspector.rules.protocolOnly {
                 let c = inspector.rules.rules[index]
@@ -220,7 +221,7 @@ public final class Engine {
     // MARK: TCP
 
     private func tcp(_ p: Packet, _ bytes: Span<UInt8>, _ flow: Flow, toServer: Bool, _ fired: Set<Int>) {
-        if flow.wasMidstream && !options.picksUpMidstream { return }
+        if flow.wasMidstream && !options.picksUpMidstream || flow.isGivenUp { return }
         if p.flags & Packet.rst != 0 {
             flow[toServer: toServer].isFinished = true
             flow[toServer: !toServer].isFinished = true
@@ -363,6 +364,30 @@ public final class Engine {
         }
     }
 
+    private func forget(_ flow: Flow) {
+        end(flow)
+        inspector.keptBytes -= flow.countedBytes
+        flow.countedBytes = 0
+    }
+
+    /// Counts what is kept; over a limit the flow is given up on, which is said.
+    private func count(_ flow: Flow) {
+        var kept = flow.keptBytes
+        let total = inspector.keptBytes - flow.countedBytes + kept
+        if kept > options.flowMemoryLimitBytes || (total > options.memoryLimitBytes && kept > Self.smallBytes) {
+            inspector.uninspectable(.memoryLimit, nil, flow, nil)
+            flow.letGo()
+            flow.isGivenUp = true
+            kept = 0
+        }
+        inspector.keptBytes += kept - flow.countedBytes
+        flow.countedBytes = kept
+    }
+
+    /// With the memory for all flows used up, a flow that keeps no more than this goes on.
+    static let smallBytes = 2 << 10
+    public var keptBytes: Int { inspector.keptBytes }
+
     private func end(_ flow: Flow) {
         guard let http = flow.http else { return }
         http.close()
@@ -374,7 +399,7 @@ public final class Engine {
         guard time.seconds &- lastSweep.seconds >= 60, time > lastSweep else { return }
         lastSweep = time
         for (name, flow) in flows where time.seconds &- flow.lastSeen.seconds > Self.idleSeconds && time > flow.lastSeen {
-            end(flow)
+            forget(flow)
             flows[name] = nil
         }
     }

@@ -99,6 +99,8 @@ public struct EngineOptions: Sendable {
     public var flowLimit = 1_000_000
     /// Bytes kept for all flows together: bodies, streams, segments.
     public var memoryLimitBytes = 512 << 20
+    /// Bytes kept for one flow.
+    public var flowMemoryLimitBytes = 16 << 20
     /// Segments kept for one direction of a flow while an earlier one is missing.
     public var outOfOrderLimitBytes = 1 << 20
     /// TCP flows whose beginning was not seen are followed from where they are.

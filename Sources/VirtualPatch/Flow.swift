@@ -26,7 +26,7 @@ struct Segment {
 }
 
 /// The payload of one direction as rules without a named buffer see it.
-struct StreamState {
+final class StreamState {
     var store = StreamStore()
     var pending: [PendingRule] = []
     /// By rule: up to where its latest match reached.
@@ -42,6 +42,8 @@ final class Flow {
     var bits: Set<Int> = []
     var http: HTTPSession?
     var message: MessageReader?
+    /// Not read any more: a memory limit was reached, and that was said.
+    var isGivenUp = false
     /// Ended by a rule, or by what cannot be inspected.
     var isCondemned = false
     /// A pass rule matched: no alert any more.
@@ -63,8 +65,29 @@ final class Flow {
         _modify { if toServer { yield &directions.client } else { yield &directions.server } }
     }
 
+    /// The request that was being sent is over: rules without a named buffer begin anew, but for those that wait.
+    func rest() {
+        if let stream = directions.client.stream, stream.pending.isEmpty { directions.client.stream = nil }
+        if let stream = directions.server.stream, stream.pending.isEmpty { directions.server.stream = nil }
+    }
+
+    /// Nothing of it is kept or read any more.
+    func letGo() {
+        http = nil
+        message = nil
+        for toServer in [true, false] {
+            self[toServer: toServer].stream = nil
+            self[toServer: toServer].waiting = []
+            self[toServer: toServer].waitingBytes = 0
+            self[toServer: toServer].beginning = []
+        }
+    }
+
+    /// What the engine counted for this flow last.
+    var countedBytes = 0
+
     var keptBytes: Int {
         func of(_ d: Direction) -> Int { d.waitingBytes + d.beginning.count + (d.stream?.store.bytes.count ?? 0) }
-        return of(directions.client) + of(directions.server) + (http?.keptBytes ?? 0)
+        return of(directions.client) + of(directions.server) + (http?.keptBytes ?? 0) + (message?.keptBytes ?? 0)
     }
 }

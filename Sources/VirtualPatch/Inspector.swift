@@ -36,7 +36,11 @@ final class Inspector {
     /// What matched on this packet, before actions are weighed against each other.
     private(set) var matched: [Hit] = []
     private(set) var unseen: [(Uninspectable, Flow)] = []
-    private(set) var keptBytes = 0
+    /// Bytes kept for all flows together: the engine counts after each packet.
+    var keptBytes = 0
+    private var readers: [HTTPReader] = []
+    /// Readers that wait for a connection to be read.
+    private static let readerLimit = 32
     /// Rules that the payload of the current packet may concern.
     var foundInPacket: [Int] = []
     var hasSomethingToTell: Bool { !matched.isEmpty || !unseen.isEmpty }
@@ -47,6 +51,22 @@ final class Inspector {
         http = try HTTPConfiguration(profile: options.profile, headerLimitBytes: options.headerLimitBytes)
         scratch = try PrefilterScratch(for: rules.prefilters.values)
         stamps = Array(repeating: 0, count: rules.rules.count)
+    }
+
+    // MARK: readers
+
+    func takeReader() -> HTTPReader? {
+        while let reader = readers.popLast() { if reader.parser.reuse() { return reader } }
+        return HTTPReader(http)
+    }
+
+    func putBack(_ reader: HTTPReader) {
+        guard readers.count < Self.readerLimit else { return }
+        reader.request.clear()
+        reader.request.seen.removeAll()
+        reader.response.clear()
+        reader.response.seen.removeAll()
+        readers.append(reader)
     }
 
     // MARK: what is told
@@ -385,14 +405,12 @@ final class Inspector {
                 break
             }
         }
-        let before = m.bodies.reduce(0) { $0 + $1.bytes.count }
         m.bodies[0].append(bytes, wholeLimit: limit)
         if m.bodies.count == 3 {
             let once = m.decoders[0].decode(bytes)
             m.bodies[1].append(once.span, wholeLimit: limit)
             m.bodies[2].append(m.decoders[1].decode(once.span).span, wholeLimit: limit)
         }
-        keptBytes += m.bodies.reduce(0) { $0 + $1.bytes.count } - before
         look(m, session, moment)
         guard m.pending.contains(where: { !$0.rule.waitsForEnd }) else { return }
         for i in m.pending.indices where !m.pending[i].isDone && !m.pending[i].rule.waitsForEnd {
@@ -433,7 +451,6 @@ final class Inspector {
         if m.isRequest { lookIntoArguments(m, session, moment) }
         for i in m.pending.indices where !m.pending[i].isDone { decide(&m.pending[i], m, session, isEnd: true) }
         m.pending.removeAll(keepingCapacity: true)
-        keptBytes -= m.bodies.reduce(0) { $0 + $1.bytes.count }
         for i in m.bodies.indices { m.bodies[i].clear() }
     }
 

@@ -58,6 +58,11 @@ void chtp_close(chtp_connection *connection, void *context);
 /* The request direction alone has finished. */
 void chtp_close_requests(chtp_connection *connection, void *context);
 
+/* Whether nothing of a request has been read that is not done: another connection may use the parser then. */
+int chtp_is_at_rest(const chtp_connection *connection);
+/* Makes a parser at rest ready for another connection. 0, or CHTP_ERROR when memory is short. */
+int chtp_reuse(chtp_connection *connection);
+
 /* Flags of libhtp (HTP_REQUEST_SMUGGLING and others) that the last complete header block raised. */
 uint64_t chtp_last_flags(const chtp_connection *connection);
 #define CHTP_FLAG_INVALID_TRANSFER_ENCODING 0x400ull

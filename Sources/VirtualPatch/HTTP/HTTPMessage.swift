@@ -90,6 +90,9 @@ final class HTTPMessage {
         considered.removeAll(keepingCapacity: true)
     }
 
+    /// Bytes kept for it.
+    var keptBytes: Int { bodies.reduce(0) { $0 + $1.bytes.count } + buffers.bytes.count + rawHeader.count }
+
     struct Field {
         var name: Range<Int>
         var value: Range<Int>

@@ -77,6 +77,10 @@ public enum ServerProfile: Int32, Sendable, CaseIterable {
     func close(_ session: HTTPSession) { unsafe chtp_close(connection, Unmanaged.passUnretained(session).toOpaque()) }
     func closeRequests(_ session: HTTPSession) { unsafe chtp_close_requests(connection, Unmanaged.passUnretained(session).toOpaque()) }
 
+    var isAtRest: Bool { unsafe chtp_is_at_rest(connection) != 0 }
+    /// Makes a parser at rest ready for another connection.
+    func reuse() -> Bool { unsafe chtp_reuse(connection) == 0 }
+
     var hasInvalidTransferEncoding: Bool {
         unsafe chtp_last_flags(connection) & 0x400 != 0
     }

@@ -11,44 +11,74 @@ enum HTTPEvent: Int {
     case responseHeaders, responseBody, responseDone, noLineProtocol
 }
 
-final class HTTPSession {
-    private let parser: HTTPParser
-    private let inspector: Inspector
-    unowned let flow: Flow
+/// What reading a connection takes, and what a silent one does without: handed from connection to connection.
+final class HTTPReader {
+    let parser: HTTPParser
     let request = HTTPMessage(isRequest: true)
     let response = HTTPMessage(isRequest: false)
+
+    init?(_ configuration: HTTPConfiguration) {
+        guard let parser = HTTPParser(configuration) else { return nil }
+        self.parser = parser
+    }
+}
+
+final class HTTPSession {
+    private var reader: HTTPReader?
+    private let inspector: Inspector
+    unowned let flow: Flow
     private(set) var requestCount = 0
+    private var responsesDone = 0
     private var responseCount = 0
     /// Nothing more of this connection can be read.
     private(set) var isLost = false
     private var asksForUpgrade = false
     private var isInRequest = false
 
-    init?(_ inspector: Inspector, _ flow: Flow) {
-        guard let parser = HTTPParser(inspector.http) else { return nil }
-        self.parser = parser
+    init(_ inspector: Inspector, _ flow: Flow) {
         self.inspector = inspector
         self.flow = flow
     }
 
+    /// The messages that are read or come next.
+    func openMessages() -> (request: HTTPMessage, response: HTTPMessage)? { attach().map { ($0.request, $0.response) } }
+
     /// Bytes that the engine keeps for this connection.
-    var keptBytes: Int {
-        request.bodies.reduce(0) { $0 + $1.bytes.count } + response.bodies.reduce(0) { $0 + $1.bytes.count } + request.buffers.bytes.count
+    var keptBytes: Int { reader.map { $0.request.keptBytes + $0.response.keptBytes } ?? 0 }
+
+    private func attach() -> HTTPReader? {
+        if let reader { return reader }
+        reader = inspector.takeReader()
+        if reader == nil { lose(.memoryLimit) }
+        return reader
+    }
+
+    /// Between two messages nothing of the reader is this connection's own.
+    private func rest() {
+        if isLost { self.reader = nil }
+        guard let reader, !isInRequest, !isLost, reader.parser.isAtRest, reader.request.pending.isEmpty, reader.response.pending.isEmpty,
+            inspector.options.requestsOnly || responsesDone == requestCount
+        else { return }
+        self.reader = nil
+        inspector.putBack(reader)
+        flow.rest()
     }
 
     func feed(_ bytes: Span<UInt8>, toServer: Bool) {
         guard !isLost, bytes.count > 0 else { return }
+        guard let reader = attach() else { return }
+        defer { rest() }
         if toServer {
             if asksForUpgrade && !isInRequest && !Self.looksLikeRequest(bytes) { return lose(.httpUpgrade) }
-            settle(parser.feedRequest(bytes, to: self, requestsOnly: inspector.options.requestsOnly))
+            settle(reader.parser.feedRequest(bytes, to: self, requestsOnly: inspector.options.requestsOnly), reader.request)
         } else if inspector.rules.usesResponses || !inspector.options.requestsOnly {
-            let outcome = parser.feedResponse(bytes, to: self)
+            let outcome = reader.parser.feedResponse(bytes, to: self)
             // Replies that cannot be read leave requests readable; rules on replies learn of it.
             if outcome == .error && inspector.rules.usesResponses { inspector.uninspectable(.httpError, nil, flow, responseCount) }
         }
     }
 
-    private func settle(_ outcome: HTTPParser.Outcome) {
+    private func settle(_ outcome: HTTPParser.Outcome, _ request: HTTPMessage) {
         switch outcome {
         case .ok: break
         case .error: lose(request.line.isEmpty && !request.rawHeader.isEmpty ? .httpLimit : .httpError)
@@ -59,13 +89,15 @@ final class HTTPSession {
     private func lose(_ reason: Uninspectable.Reason) {
         guard !isLost else { return }
         isLost = true
+        // The parser may be in the middle of a call: it goes with the connection.
         inspector.uninspectable(reason, nil, flow, requestCount)
     }
 
     /// The sender of one direction, or both, finished.
     func close() {
-        guard !isLost else { return }
-        if inspector.options.requestsOnly { parser.closeRequests(self) } else { parser.close(self) }
+        guard !isLost, let reader else { return }
+        let (request, response) = (reader.request, reader.response)
+        if inspector.options.requestsOnly { reader.parser.closeRequests(self) } else { reader.parser.close(self) }
         if isInRequest { inspector.bodyEnds(request, self) }
         isInRequest = false
         if !response.pending.isEmpty { inspector.bodyEnds(response, self) }
@@ -81,7 +113,8 @@ final class HTTPSession {
     }
 
     func event(_ number: Int, _ a: Span<UInt8>, _ b: Span<UInt8>) {
-        guard !isLost, let event = HTTPEvent(rawValue: number) else { return }
+        guard !isLost, let event = HTTPEvent(rawValue: number), let reader else { return }
+        let (request, response) = (reader.request, reader.response)
         switch event {
         case .requestStart:
             request.clear()
@@ -100,7 +133,7 @@ final class HTTPSession {
             if request.rawHeader.count > inspector.options.headerLimitBytes { lose(.httpLimit) }
         case .requestHeader: request.add(name: a, value: b)
         case .requestHost: request.host.append(a)
-        case .requestHeaders: headIsThere()
+        case .requestHeaders: headIsThere(reader)
         case .requestBody: inspector.body(a, of: request, self)
         case .requestDone:
             if request.hasHead { inspector.bodyEnds(request, self) }
@@ -123,11 +156,14 @@ final class HTTPSession {
             response.hasHead = true
             inspector.head(response, self)
         case .responseBody: inspector.body(a, of: response, self)
-        case .responseDone: inspector.bodyEnds(response, self)
+        case .responseDone:
+            responsesDone += 1
+            inspector.bodyEnds(response, self)
         }
     }
 
-    private func headIsThere() {
+    private func headIsThere(_ reader: HTTPReader) {
+        let request = reader.request
         if request.method.elementsEqual("PRI".utf8) { return lose(.http2) }
         request.settleFields()
         request.mayHaveBody = request.header("content-length") != nil || request.header("transfer-encoding") != nil
@@ -135,7 +171,7 @@ final class HTTPSession {
         request.hasHead = true
         if request.buffers.hasTooMany { inspector.uninspectable(.httpLimit, nil, flow, requestCount) }
         if request.header("upgrade") != nil { asksForUpgrade = true }
-        if parser.hasInvalidTransferEncoding {
+        if reader.parser.hasInvalidTransferEncoding {
             inspector.event("http.invalid_transfer_encoding_value_in_request", request, self)
         }
         inspector.head(request, self)

@@ -7,6 +7,8 @@ struct MessageReader {
     private var held: (client: [UInt8], server: [UInt8]) = ([], [])
     private var isDone = (client: false, server: false)
 
+    var keptBytes: Int { held.client.count + held.server.count }
+
     init(_ application: AppProtocol) { self.application = application }
 
     mutating func feed(_ bytes: Span<UInt8>, toServer: Bool, _ flow: Flow, _ inspector: Inspector) {

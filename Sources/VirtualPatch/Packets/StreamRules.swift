@@ -9,17 +9,17 @@ enum StreamRules {
     static func look(_ bytes: Span<UInt8>, _ flow: Flow, toServer: Bool, _ inspector: Inspector, _ fired: Set<Int>, isScanned: Bool = false) {
         guard inspector.rules.hasStreamRules else { return }
         let longest = inspector.rules.prefilters[.packet]?.longest ?? 1
-        var state = flow[toServer: toServer].stream ?? StreamState()
-        flow[toServer: toServer].stream = nil
-        defer { flow[toServer: toServer].stream = state }
+        let state = flow[toServer: toServer].stream ?? StreamState()
+        flow[toServer: toServer].stream = state
         state.store.append(bytes, wholeLimit: 0)
         let from = max(state.store.base, state.store.scanned - longest + 1)
         // What the packet itself holds was found before: only what begins in earlier bytes is new.
         let end = isScanned ? min(state.store.total, state.store.scanned + longest - 1) : state.store.total
         var found: [Int] = []
         if !isScanned || from < state.store.scanned {
+            let kept = state.store.bytes
             found = inspector.candidates(
-                .packet, state.store.bytes.span.extracting((from - state.store.base)..<(end - state.store.base)))
+                .packet, kept.span.extracting((from - state.store.base)..<(end - state.store.base)))
         }
         if isScanned { found += inspector.foundInPacket }
         state.store.scanned = state.store.total
@@ -29,7 +29,8 @@ enum StreamRules {
             guard c.inspectsStream else { continue }
             if c.moments != [.packet] {
                 // Besides the stream it looks at parts of a message: judged when those are there.
-                let message = toServer ? flow.http?.request : flow.http?.response
+                let messages = flow.http?.openMessages()
+                let message = toServer ? messages?.request : messages?.response
                 guard let message, !message.seen.contains(index) else { continue }
                 guard message.seen.count < pendingLimit else {
                     inspector.uninspectable(.memoryLimit, c, flow, nil)
@@ -56,12 +57,12 @@ enum StreamRules {
         }
         var pending = state.pending
         state.pending = []
-        for i in pending.indices { advance(&pending[i], &state, flow, toServer: toServer, inspector) }
+        for i in pending.indices { advance(&pending[i], state, flow, toServer: toServer, inspector) }
         pending.removeAll { $0.isDone }
         state.pending = pending
     }
 
-    private static func advance(_ p: inout PendingRule, _ state: inout StreamState, _ flow: Flow, toServer: Bool, _ inspector: Inspector) {
+    private static func advance(_ p: inout PendingRule, _ state: StreamState, _ flow: Flow, toServer: Bool, _ inspector: Inspector) {
         guard PacketTests.streamSizes(p.rule.rule.packet, flow) else { return }
         let seen = state.store.total - p.since
         var end = 0
