@@ -88,13 +88,13 @@ let package = Package(
             name: "own-rules", dependencies: ["ELF", "ProcessControl", "VirtualPatch", "Interception"], path: "Benchmarks/OwnRules",
             swiftSettings: strict),
         .target(
-            name: "FuzzTargets", dependencies: ["ELF", "LivePatch", "LivePatchBuilder"], path: "Fuzz/Sources", swiftSettings: strict),
+            name: "FuzzTargets", dependencies: ["ELF", "LivePatch", "LivePatchBuilder", "VirtualPatch", "Interception"], path: "Fuzz/Sources", swiftSettings: strict),
     ]
 )
 
 // Fuzzers have libFuzzer's main and its instrumentation: scripts/fuzz asks for them, nothing else builds them.
 if Context.environment["FOTHER_FUZZ"] != nil {
-    for name in ["elf", "patch", "header", "dwarf", "source", "exceptions"] {
+    for name in ["elf", "patch", "header", "dwarf", "source", "exceptions", "rules", "packets", "http"] {
         package.targets.append(
             .executableTarget(
                 name: "fuzz-\(name)", dependencies: ["FuzzTargets"], path: "Fuzz/\(name)",

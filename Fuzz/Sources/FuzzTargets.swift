@@ -8,6 +8,7 @@ import LivePatchBuilder
 public enum FuzzTargets {
     public static let all: [(name: String, run: @Sendable ([UInt8]) -> Void)] = [
         ("elf", elf), ("patch", patch), ("header", header), ("dwarf", dwarf), ("source", source), ("exceptions", exceptions),
+        ("rules", rules), ("packets", packets), ("http", http),
     ]
 
     /// An ELF file as the builder reads it: tables, unwind data, every function decoded.

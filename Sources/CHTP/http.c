@@ -53,7 +53,6 @@ static int request_start(htp_tx_t *tx) {
 
 static int request_line(htp_tx_t *tx) {
   chtp_connection *c = owner(tx->connp);
-  if (tx->is_protocol_0_9) c->config->sink(c->context, CHTP_NO_LINE_PROTOCOL, NULL, 0, NULL, 0);
   tell(c, CHTP_REQUEST_LINE, tx->request_line);
   tell(c, CHTP_REQUEST_METHOD, tx->request_method);
   tell(c, CHTP_REQUEST_URI, tx->request_uri);
@@ -75,7 +74,8 @@ static int request_headers(htp_tx_t *tx) {
   chtp_connection *c = owner(tx->connp);
   c->flags = tx->flags;
   tell_headers(c, CHTP_REQUEST_HEADER, tx->request_headers);
-  tell(c, CHTP_REQUEST_HOST, tx->request_hostname);
+  /* libhtp takes the target of `CONNECT /` for a name. */
+  if (tx->request_hostname && bstr_chr(tx->request_hostname, '/') < 0) tell(c, CHTP_REQUEST_HOST, tx->request_hostname);
   c->config->sink(c->context, CHTP_REQUEST_HEADERS, NULL, 0, NULL, 0);
   return HTP_OK;
 }
@@ -88,6 +88,8 @@ static int request_body(htp_tx_data_t *d) {
 
 static int request_done(htp_tx_t *tx) {
   chtp_connection *c = owner(tx->connp);
+  /* Only now it is known: a line without a version may still be followed by headers. */
+  if (tx->is_protocol_0_9) c->config->sink(c->context, CHTP_NO_LINE_PROTOCOL, NULL, 0, NULL, 0);
   c->config->sink(c->context, CHTP_REQUEST_DONE, NULL, 0, NULL, 0);
   if (c->requests_only && c->done_count < DONE_KEPT) c->done[c->done_count++] = tx;
   c->since_fresh++;

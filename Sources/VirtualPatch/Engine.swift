@@ -134,7 +134,7 @@ public final class Engine {
     }
 
     /// The packet's flow, and whether it goes to the server.
-    private func flow(_ p: Packet, _ time: Instant) -> (Flow, toServer: Bool)? {
+    private func flow(_ p: Packet, _ bytes: Span<UInt8>, _ time: Instant) -> (Flow, toServer: Bool)? {
         let forward = name(p, toServer: true), backward = name(p, toServer: false)
         let isSyn = p.transport == 6 && p.flags & (Packet.syn | Packet.ack) == Packet.syn
         if let flow = flows[forward] {
@@ -157,7 +157,9 @@ public final class Engine {
         counters.flows += 1
         var toServer = true
         if p.transport == 6, !isSyn {
-            toServer = p.flags & Packet.syn == 0 && !(p.sourcePort < 1024 && p.destinationPort >= 1024)
+            toServer =
+                p.flags & Packet.syn == 0 && !(p.sourcePort < 1024 && p.destinationPort >= 1024)
+                && !ProtocolProbe.isResponse(bytes.extracting(p.payload))
         }
         let flow = Flow(toServer ? forward : backward, at: time)
         if p.transport == 6 {
@@ -169,7 +171,7 @@ public final class Engine {
     }
 
     private func inspectTransport(_ p: Packet, _ bytes: Span<UInt8>, _ time: Instant) -> Outcome {
-        guard let (flow, toServer) = flow(p, time) else { return Outcome() }
+        guard let (flow, toServer) = flow(p, bytes, time) else { return Outcome() }
         if flow.isCondemned {
             flow.lastSeen = time
             return Outcome(verdict: .drop, wasCondemned: true)

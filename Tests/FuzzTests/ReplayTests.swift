@@ -63,6 +63,11 @@ import Testing
                 toFile: folder + "/e.cc", atomically: true, encoding: .utf8)
         _ = try ChildProcess.runChecked(["g++", "-O1", "-fPIC", "-shared", "-o", folder + "/e.so", folder + "/e.cc"])
         inputs["exceptions"] = try RegularFile.read(folder + "/e.so")
+        inputs["rules"] = Array("\0drop http any any -> any any (http.uri; content:\"/a\"; pcre:\"/a[0-9]+/R\"; sid:1;)\n".utf8)
+        inputs["http"] = Array("0\u{7f}POST /a?b=c HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabcGET / HTTP/1.1\r\n\r\n".utf8)
+        inputs["packets"] =
+            [1, 0, 40, 0x45, 0, 0, 40, 0, 1, 0, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2, 0x9c, 0x40, 0, 80, 0, 0, 0, 1, 0, 0, 0, 0]
+            + [0x50, 2, 0xff, 0xff, 0, 0, 0, 0]
         #expect(inputs.count == FuzzTargets.all.count)
 
         let seed = UInt64(Date().timeIntervalSince1970 * 1000) | 1

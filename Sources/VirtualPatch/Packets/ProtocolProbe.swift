@@ -1,6 +1,11 @@
 // Recognises what a conversation speaks from its first bytes.
 
 enum ProtocolProbe {
+    /// Only a server begins so: tells the ends of a connection apart whose beginning was not seen.
+    static func isResponse(_ b: Span<UInt8>) -> Bool {
+        LiteralSearch.stands(Array("HTTP/1.".utf8), in: b, at: 0, ignoresCase: false)
+    }
+
     static func detect(_ b: Span<UInt8>, _ flow: Flow, toServer: Bool) -> AppProtocol? {
         let port = flow.name.serverPort
         if flow.name.transport == 17 {

@@ -1,0 +1,9 @@
+// libFuzzer's entry for the target `rules`.
+
+import FuzzTargets
+
+@_cdecl("LLVMFuzzerTestOneInput")
+public func fuzz_rules(_ data: UnsafePointer<UInt8>?, _ size: Int) -> CInt {
+    FuzzTargets.rules(unsafe Array(UnsafeBufferPointer(start: data, count: size)))
+    return 0
+}
