@@ -88,7 +88,8 @@ let package = Package(
             name: "own-rules", dependencies: ["ELF", "ProcessControl", "VirtualPatch", "Interception"], path: "Benchmarks/OwnRules",
             swiftSettings: strict),
         .target(
-            name: "FuzzTargets", dependencies: ["ELF", "LivePatch", "LivePatchBuilder", "VirtualPatch", "Interception"], path: "Fuzz/Sources", swiftSettings: strict),
+            name: "FuzzTargets", dependencies: ["ELF", "LivePatch", "LivePatchBuilder", "VirtualPatch", "Interception"],
+            path: "Fuzz/Sources", swiftSettings: strict),
     ]
 )
 

@@ -75,7 +75,8 @@ struct EngineBenchmark {
         }
         guard let compiled else { throw Failure("usage", "no rules") }
         let megabytes = Memory.peak >> 20
-        print("\(loaded.rules.count) of \(loaded.total) rules loaded and compiled in \(time), peak \(megabytes) MiB (\(before >> 20) before)")
+        print(
+            "\(loaded.rules.count) of \(loaded.total) rules loaded and compiled in \(time), peak \(megabytes) MiB (\(before >> 20) before)")
         bar("1 s to load", time <= .seconds(1))
         bar("200 MB to load", megabytes <= 190)
         return compiled

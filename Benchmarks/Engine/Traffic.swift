@@ -100,7 +100,9 @@ struct Traffic {
             Cookie: session=0123456789abcdef\(n); theme=dark\r
 
             """
-        if n % 20 == 9 { return post("/login", "application/x-www-form-urlencoded", "user=anna\(n)&password=hunter2&next=%2Faccount", common) }
+        if n % 20 == 9 {
+            return post("/login", "application/x-www-form-urlencoded", "user=anna\(n)&password=hunter2&next=%2Faccount", common)
+        }
         if n % 20 == 19 { return post("/api/v1/cart", "application/json", "{\"item\": \(n), \"count\": 2, \"note\": \"a gift\"}", common) }
         return Array("GET \(paths[n % paths.count]) HTTP/1.1\r\n\(common)\r\n".utf8)
     }

@@ -17,11 +17,20 @@ public final class Engine {
         public var malformed = 0
         public var flows = 0
         public var requests = 0
-        public var encryptedFlows = 0
+        /// Flows whose content is encrypted: rules on what they carry cannot see it.
+        public var encrypted = Encrypted()
         public var uninspectable = 0
         public var alerts = 0
 
         public init() {}
+    }
+
+    /// Encrypted flows by their kind.
+    public struct Encrypted: Sendable, Equatable {
+        public var tls = 0
+        public var ssh = 0
+        public var quic = 0
+        public var total: Int { tls + ssh + quic }
     }
 
     /// What one packet led to.
@@ -358,9 +367,13 @@ public final class Engine {
         flow.application = found
         switch found {
         case .http: flow.http = HTTPSession(inspector, flow)
-        case .tls, .ssh:
-            counters.encryptedFlows += 1
+        case .tls:
+            counters.encrypted.tls += 1
             flow.message = MessageReader(found)
+        case .ssh:
+            counters.encrypted.ssh += 1
+            flow.message = MessageReader(found)
+        case .quic: counters.encrypted.quic += 1
         case .dns, .ftp, .smtp: flow.message = MessageReader(found)
         case .smb: break
         }

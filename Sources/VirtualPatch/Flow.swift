@@ -67,8 +67,12 @@ final class Flow {
 
     /// The request that was being sent is over: rules without a named buffer begin anew, but for those that wait.
     func rest() {
-        if let stream = directions.client.stream, stream.pending.isEmpty { directions.client.stream = nil }
-        if let stream = directions.server.stream, stream.pending.isEmpty { directions.server.stream = nil }
+        for toServer in [true, false] {
+            guard let stream = self[toServer: toServer].stream else { continue }
+            // What looks at all that has come has seen the whole request.
+            stream.pending.removeAll { !$0.isStreaming }
+            if stream.pending.isEmpty { self[toServer: toServer].stream = nil }
+        }
     }
 
     /// Nothing of it is kept or read any more.

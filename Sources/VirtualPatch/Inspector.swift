@@ -457,7 +457,8 @@ final class Inspector {
     /// JSON hides literals behind escapes: then its members are scanned themselves.
     private func lookIntoArguments(_ m: HTTPMessage, _ session: HTTPSession, _ moment: Moment) {
         guard rules.prefilters[moment] != nil, rules.used.contains(.zoneBodyArguments), m.bodies[0].isComplete else { return }
-        guard m.bodies[0].total > 0, !m.isForm || options.isStrict, m.bodies[0].bytes.contains(where: { $0 == UInt8(ascii: "\\") || $0 == UInt8(ascii: "%") })
+        guard m.bodies[0].total > 0, !m.isForm || options.isStrict,
+            m.bodies[0].bytes.contains(where: { $0 == UInt8(ascii: "\\") || $0 == UInt8(ascii: "%") })
         else { return }
         newStamp()
         candidates.removeAll(keepingCapacity: true)

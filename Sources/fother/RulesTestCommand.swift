@@ -70,7 +70,25 @@ struct RulesTestCommand: ParsableCommand {
         var file: String
         var verdict: String
         var requests: Int
+        /// Connections whose content is encrypted: nothing was looked for in them.
+        var encrypted: EncryptedValue
         var findings: [FindingValue]
+    }
+
+    struct EncryptedValue: Encodable {
+        var tls: Int
+        var ssh: Int
+        var quic: Int
+
+        init(_ engine: Engine) {
+            tls = engine.counters.encrypted.tls
+            ssh = engine.counters.encrypted.ssh
+            quic = engine.counters.encrypted.quic
+        }
+        var text: String? {
+            let kinds = [(tls, "TLS"), (ssh, "SSH"), (quic, "QUIC")].filter { $0.0 > 0 }.map { "\($0.0) \($0.1)" }
+            return kinds.isEmpty ? nil : kinds.joined(separator: ", ")
+        }
     }
 
     struct Report: Encodable {
@@ -108,6 +126,7 @@ struct RulesTestCommand: ParsableCommand {
                 inputs.append(
                     Input(
                         file: path, verdict: Self.verdict(outcome.findings, outcome.verdict), requests: engine.counters.requests,
+                        encrypted: EncryptedValue(engine),
                         findings: outcome.findings.map(FindingValue.init)))
             }
             options.requestsOnly = true
@@ -133,6 +152,7 @@ struct RulesTestCommand: ParsableCommand {
         outcome.findings += engine.finish().findings
         return Input(
             file: path, verdict: Self.verdict(outcome.findings, outcome.verdict), requests: engine.counters.requests,
+            encrypted: EncryptedValue(engine),
             findings: outcome.findings.map(FindingValue.init))
     }
 
@@ -149,7 +169,7 @@ struct RulesTestCommand: ParsableCommand {
         }
         findings += engine.finish().findings
         return Input(
-            file: path, verdict: Self.verdict(findings, verdict), requests: engine.counters.requests,
+            file: path, verdict: Self.verdict(findings, verdict), requests: engine.counters.requests, encrypted: EncryptedValue(engine),
             findings: findings.map(FindingValue.init))
     }
 
@@ -167,6 +187,7 @@ struct RulesTestCommand: ParsableCommand {
             default: Theme.good("pass")
             }
         Output.line("\(mark)  \(Theme.strong(input.file))  \(Theme.quiet("\(input.requests) requests"))")
+        if let kinds = input.encrypted.text { Output.line(Theme.review("  encrypted, not looked into: \(kinds)")) }
         for f in input.findings {
             var text =
                 "  "

@@ -122,7 +122,10 @@ struct BufferMaker {
         case .byteExtract(let e):
             let at = (e.isRelative ? cursor : 0) + (amount(e.offset) ?? 0)
             guard at >= 0, e.variable < 16 else { return false }
-            place(e.format.digits == nil ? Self.number(1, e.count, e.format.isLittleEndian) : Array(String(repeating: "0", count: e.count - 1).utf8) + [49], at: at)
+            place(
+                e.format.digits == nil
+                    ? Self.number(1, e.count, e.format.isLittleEndian) : Array(String(repeating: "0", count: e.count - 1).utf8) + [49],
+                at: at)
             values[e.variable] = e.multiplier
         case .byteJump(let j):
             let count = amount(j.count) ?? 1

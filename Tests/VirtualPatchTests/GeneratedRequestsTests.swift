@@ -34,7 +34,9 @@ import VirtualPatch
             var way: (plan: RequestPlan, choose: Int)?
             search: for choose in 0..<4 {
                 for plan in RequestPlan.allCases {
-                    guard let conversation = RequestMaker.conversation(rule, plan, choose: choose), fires(conversation, rule) else { continue }
+                    guard let conversation = RequestMaker.conversation(rule, plan, choose: choose), fires(conversation, rule) else {
+                        continue
+                    }
                     way = (plan, choose)
                     break search
                 }
@@ -45,13 +47,17 @@ import VirtualPatch
             }
             fired += 1
             let literals = RequestMaker.literals(rule.condition, way.choose)
-            let isSilent = literals.isEmpty || literals.contains { literal in
-                RequestMaker.conversation(rule, way.plan, broken: literal, choose: way.choose).map { !fires($0, rule) } ?? false
-            }
+            let isSilent =
+                literals.isEmpty
+                || literals.contains { literal in
+                    RequestMaker.conversation(rule, way.plan, broken: literal, choose: way.choose).map { !fires($0, rule) } ?? false
+                }
             if isSilent { silent += 1 } else { loud.append("\(rule.id) \(rule.message)") }
         }
         let share = Double(fired) * 100 / Double(max(1, rules.count))
-        print("generated: \(fired) of \(rules.count) rules on HTTP fired by their request (\(share) %), \(silent) of \(fired) silent once broken")
+        print(
+            "generated: \(fired) of \(rules.count) rules on HTTP fired by their request (\(share) %), \(silent) of \(fired) silent once broken"
+        )
         if !dumb.isEmpty { print("not fired:\n  " + dumb.joined(separator: "\n  ")) }
         if !loud.isEmpty { print("still fired:\n  " + loud.joined(separator: "\n  ")) }
         #expect(rules.count > 2_000)

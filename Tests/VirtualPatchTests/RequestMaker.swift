@@ -213,7 +213,8 @@ struct RequestMaker {
 
     private mutating func reply() -> Conversation {
         let body = bytes(.fileData) ?? bytes(.httpResponseBody) ?? []
-        var out = bytes(.httpResponseLine) ?? Array("HTTP/1.1 ".utf8) + (bytes(.httpStatusCode) ?? Array("200".utf8)) + [32]
+        var out =
+            bytes(.httpResponseLine) ?? Array("HTTP/1.1 ".utf8) + (bytes(.httpStatusCode) ?? Array("200".utf8)) + [32]
             + (bytes(.httpStatusMessage) ?? Array("OK".utf8))
         out += [13, 10]
         if !has("content-length") { fields.append((Array("Content-Length".utf8), Array(String(body.count).utf8))) }
@@ -236,7 +237,11 @@ struct RequestMaker {
         var method = bytes(.httpMethod) ?? bytes(.zoneMethod) ?? Array((body.isEmpty ? "GET" : "POST").utf8)
         method = method.filter { $0 > 32 }
         if let payload {
-            if method == Array("POST".utf8) || body.isEmpty == false { body += payload } else { fields.append((Array("X-Any".utf8), payload)) }
+            if method == Array("POST".utf8) || body.isEmpty == false {
+                body += payload
+            } else {
+                fields.append((Array("X-Any".utf8), payload))
+            }
         }
         if !has("content-length"), !body.isEmpty {
             fields.append((Array("Content-Length".utf8), Array(String(body.count).utf8)))
@@ -244,7 +249,9 @@ struct RequestMaker {
         let version = bytes(.httpProtocol) ?? bytes(.zoneProtocol) ?? Array("HTTP/1.1".utf8)
         let line: [UInt8]
         if let whole = bytes(.httpRequestLine) ?? bytes(.httpStart) {
-            line = whole.contains(13) || String(decoding: whole, as: UTF8.self).contains(" HTTP/") ? whole.filter { $0 != 13 && $0 != 10 }
+            line =
+                whole.contains(13) || String(decoding: whole, as: UTF8.self).contains(" HTTP/")
+                ? whole.filter { $0 != 13 && $0 != 10 }
                 : (whole.contains(32) ? whole : method + [32] + whole) + [32] + version
         } else {
             line = method + [32] + target() + [32] + version
@@ -300,11 +307,16 @@ struct RequestMaker {
             setType("multipart/form-data; boundary=x")
             var out: [UInt8] = []
             for item in bodyArguments {
-                out += Array("--x\r\nContent-Disposition: form-data; name=\"".utf8) + item.name + Array("\"\r\n\r\n".utf8) + item.value + [13, 10]
+                out +=
+                    Array("--x\r\nContent-Disposition: form-data; name=\"".utf8) + item.name + Array("\"\r\n\r\n".utf8) + item.value + [
+                        13, 10,
+                    ]
             }
             for name in fileNames {
                 let quoted = name.flatMap { $0 == UInt8(ascii: "\"") || $0 == UInt8(ascii: "\\") ? [UInt8(ascii: "\\"), $0] : [$0] }
-                out += Array("--x\r\nContent-Disposition: form-data; name=\"f\"; filename=\"".utf8) + quoted + Array("\"\r\n\r\ncontent\r\n".utf8)
+                out +=
+                    Array("--x\r\nContent-Disposition: form-data; name=\"f\"; filename=\"".utf8) + quoted
+                    + Array("\"\r\n\r\ncontent\r\n".utf8)
             }
             return out + Array("--x--\r\n".utf8)
         }
@@ -324,15 +336,18 @@ struct RequestMaker {
 
     private func json(_ items: [(path: [[UInt8]], value: [UInt8])]) -> [UInt8] {
         func quoted(_ b: [UInt8]) -> [UInt8] {
-            [UInt8(ascii: "\"")] + b.flatMap { c -> [UInt8] in
-                c < 32 ? Array("\\u00".utf8) + Self.escaped(c).dropFirst() : c == 34 || c == 92 ? [92, c] : [c]
-            } + [UInt8(ascii: "\"")]
+            [UInt8(ascii: "\"")]
+                + b.flatMap { c -> [UInt8] in
+                    c < 32 ? Array("\\u00".utf8) + Self.escaped(c).dropFirst() : c == 34 || c == 92 ? [92, c] : [c]
+                } + [UInt8(ascii: "\"")]
         }
         if let item = items.first(where: { $0.path.isEmpty }) { return quoted(item.value) }
         var groups: [(name: [UInt8], items: [(path: [[UInt8]], value: [UInt8])])] = []
         for item in items {
             let rest = (Array(item.path.dropFirst()), item.value)
-            if let at = groups.firstIndex(where: { $0.name == item.path[0] }) { groups[at].items.append(rest) } else {
+            if let at = groups.firstIndex(where: { $0.name == item.path[0] }) {
+                groups[at].items.append(rest)
+            } else {
                 groups.append((item.path[0], [rest]))
             }
         }

@@ -115,7 +115,9 @@ private final class RealServer {
                 $0.isStrict = true
             }
             let outcome = judge.inspect(request: Array("GET \(target) HTTP/1.1\r\nHost: a\r\n\r\n".utf8))
-            if ids(outcome).isEmpty { wrong.append("\(target): the server saw \(String(decoding: path, as: UTF8.self)), the engine did not") }
+            if ids(outcome).isEmpty {
+                wrong.append("\(target): the server saw \(String(decoding: path, as: UTF8.self)), the engine did not")
+            }
         }
         print("\(profile): \(judged) paths compared, \(refused.count) refused by the server: \(refused.joined(separator: " "))")
         #expect(judged >= 25)
@@ -127,7 +129,8 @@ private final class RealServer {
         #expect(wrong.isEmpty, "\(wrong)")
     }
 
-    @Test(.enabled(if: RealServer.has("/usr/sbin/apache2"), "apache2-bin is not installed")) func apacheReadsPathsAsItsProfileDoes() throws {
+    @Test(.enabled(if: RealServer.has("/usr/sbin/apache2"), "apache2-bin is not installed")) func apacheReadsPathsAsItsProfileDoes() throws
+    {
         let wrong = try check(.apache)
         #expect(wrong.isEmpty, "\(wrong)")
     }
@@ -137,7 +140,8 @@ private final class RealServer {
     func chunksThatServersTakeAreReadOrSaid() throws {
         let bodies = [
             "4\r\nEVIL\r\n0\r\n\r\n", "2\r\nEV\r\n2\r\nIL\r\n0\r\n\r\n", "0004\r\nEVIL\r\n0\r\n\r\n", "4;x=y\r\nEVIL\r\n0\r\n\r\n",
-            "4 \r\nEVIL\r\n0\r\n\r\n", " 4\r\nEVIL\r\n0\r\n\r\n", "4\nEVIL\n0\n\n", "4\r\nEVIL\r\n0\r\nX: y\r\n\r\n", "4;\r\nEVIL\r\n0\r\n\r\n",
+            "4 \r\nEVIL\r\n0\r\n\r\n", " 4\r\nEVIL\r\n0\r\n\r\n", "4\nEVIL\n0\n\n", "4\r\nEVIL\r\n0\r\nX: y\r\n\r\n",
+            "4;\r\nEVIL\r\n0\r\n\r\n",
             "4\t\r\nEVIL\r\n0\r\n\r\n", "+4\r\nEVIL\r\n0\r\n\r\n", "0x4\r\nEVIL\r\n0\r\n\r\n", "4\r\nEVIL\r\n00\r\n\r\n",
         ]
         for profile in [ServerProfile.nginx, .apache] {

@@ -133,11 +133,7 @@ final class HTTPMessage {
     }
 
     private static func isName(_ name: StaticString, _ bytes: Span<UInt8>) -> Bool {
-        guard bytes.count == name.utf8CodeUnitCount else { return false }
-        return name.withUTF8Buffer { wanted in
-            for i in 0..<bytes.count { if unsafe LiteralSearch.lower(bytes[i]) != wanted[i] { return false } }
-            return true
-        }
+        LiteralSearch.isWord(name, bytes)
     }
 
     private func typeContains(_ word: String) -> Bool {

@@ -33,6 +33,15 @@ enum LiteralSearch {
         }
     }
 
+    /// Whether the bytes are this word, given in small letters, in any case.
+    static func isWord(_ word: StaticString, _ bytes: Span<UInt8>) -> Bool {
+        guard bytes.count == word.utf8CodeUnitCount else { return false }
+        return word.withUTF8Buffer { wanted in
+            for i in 0..<bytes.count { if unsafe lower(bytes[i]) != wanted[i] { return false } }
+            return true
+        }
+    }
+
     /// Whether `needle` stands at `at`.
     static func stands(_ needle: [UInt8], in bytes: Span<UInt8>, at: Int, ignoresCase: Bool) -> Bool {
         at >= 0 && find(needle, in: bytes, from: at, to: min(at &+ needle.count, bytes.count), ignoresCase: ignoresCase) == at

@@ -101,7 +101,9 @@ private struct LiteralReader {
         while i < source.count {
             let c = source[i]
             i += 1
-            if c == UInt8(ascii: "\\") { i += 1 } else if c == UInt8(ascii: "[") {
+            if c == UInt8(ascii: "\\") {
+                i += 1
+            } else if c == UInt8(ascii: "[") {
                 if i < source.count, source[i] == UInt8(ascii: ":") { return false }
             } else if c == UInt8(ascii: "]") {
                 return true

@@ -1,6 +1,13 @@
 // Recognises what a conversation speaks from its first bytes.
 
 enum ProtocolProbe {
+    /// A packet with a long header of a version of QUIC that is in use, padded as the first one must be.
+    private static func isQUIC(_ b: Span<UInt8>) -> Bool {
+        guard b.count >= 1200, b[0] & 0xc0 == 0xc0 else { return false }
+        let version = b.u32(1)
+        return version == 1 || version == 0x6b33_43cf || version >> 8 == 0xff_0000
+    }
+
     /// Only a server begins so: tells the ends of a connection apart whose beginning was not seen.
     static func isResponse(_ b: Span<UInt8>) -> Bool {
         LiteralSearch.stands(Array("HTTP/1.".utf8), in: b, at: 0, ignoresCase: false)
@@ -9,7 +16,8 @@ enum ProtocolProbe {
     static func detect(_ b: Span<UInt8>, _ flow: Flow, toServer: Bool) -> AppProtocol? {
         let port = flow.name.serverPort
         if flow.name.transport == 17 {
-            return port == 53 || flow.name.clientPort == 53 ? .dns : nil
+            if port == 53 || flow.name.clientPort == 53 { return .dns }
+            return isQUIC(b) ? .quic : nil
         }
         func begins(_ text: StaticString) -> Bool {
             let utf8 = "\(text)".utf8

@@ -6,7 +6,8 @@ enum StreamRules {
     /// Bytes behind its literal in which a rule that looks at the whole is tried again with each delivery: as much as is kept anyway.
     static let retriedBytes = StreamingClass.windowBytes
 
-    static func look(_ bytes: Span<UInt8>, _ flow: Flow, toServer: Bool, _ inspector: Inspector, _ fired: Set<Int>, isScanned: Bool = false) {
+    static func look(_ bytes: Span<UInt8>, _ flow: Flow, toServer: Bool, _ inspector: Inspector, _ fired: Set<Int>, isScanned: Bool = false)
+    {
         guard inspector.rules.hasStreamRules else { return }
         let longest = inspector.rules.prefilters[.packet]?.longest ?? 1
         let state = flow[toServer: toServer].stream ?? StreamState()
@@ -124,5 +125,5 @@ enum StreamRules {
 
 extension PendingRule {
     /// Each test keeps its own place in the stream; else what has come is looked at as a whole, and more may change the answer.
-    fileprivate var isStreaming: Bool { rule.streamTests.allSatisfy { $0.streaming == .streaming } }
+    var isStreaming: Bool { rule.streamTests.allSatisfy { $0.streaming == .streaming } }
 }

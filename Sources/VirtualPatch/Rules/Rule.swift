@@ -33,7 +33,7 @@ public struct Rule: Sendable, Equatable {
 
 public enum Action: String, Sendable, Equatable { case alert, drop, reject, pass }
 
-public enum AppProtocol: String, Sendable, Equatable { case http, dns, smtp, ftp, tls, ssh, smb }
+public enum AppProtocol: String, Sendable, Equatable { case http, dns, smtp, ftp, tls, ssh, smb, quic }
 
 public enum Transport: Sendable, Equatable { case any, tcp, udp, icmp }
 
