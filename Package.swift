@@ -68,7 +68,7 @@ let package = Package(
         tests("ProgramTests", ["ELF", "ProcessControl", "fother"]),
         .testTarget(
             name: "CorpusTests", dependencies: ["ELF", "ProcessControl", "fother"], exclude: ["Fixtures"], swiftSettings: strict),
-        tests("VirtualPatchTests", ["ELF", "VirtualPatch", "Interception", .product(name: "Yams", package: "Yams")]),
+        tests("VirtualPatchTests", ["ELF", "ProcessControl", "VirtualPatch", "Interception", .product(name: "Yams", package: "Yams")]),
         tests("LivePatchBuilderTests", ["ELF", "MachineCode", "ProcessControl", "LivePatch", "LivePatchBuilder"]),
         // benchmarks: medians and ratios, never run by tests
         .executableTarget(

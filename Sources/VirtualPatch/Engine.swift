@@ -387,6 +387,10 @@ public final class Engine {
 
     /// Counts what is kept; over a limit the flow is given up on, which is said.
     private func count(_ flow: Flow) {
+        if flow.startsEncryption {
+            flow.startsEncryption = false
+            counters.encrypted.tls += 1
+        }
         var kept = flow.keptBytes
         let total = inspector.keptBytes - flow.countedBytes + kept
         if kept > options.flowMemoryLimitBytes || (total > options.memoryLimitBytes && kept > Self.smallBytes) {

@@ -42,6 +42,8 @@ final class Flow {
     var bits: Set<Int> = []
     var http: HTTPSession?
     var message: MessageReader?
+    /// The client asked for encryption from here on.
+    var startsEncryption = false
     /// Not read any more: a memory limit was reached, and that was said.
     var isGivenUp = false
     /// Ended by a rule, or by what cannot be inspected.

@@ -8,9 +8,22 @@ final class Wire {
     private let start: UInt32
     private var sent = 0
 
-    init(start: UInt32 = 1000, isV6: Bool = false) {
+    private let clientPort: UInt16
+    private let serverPort: UInt16
+
+    init(start: UInt32 = 1000, isV6: Bool = false, clientPort: UInt16 = 40_000, serverPort: UInt16 = 80) {
         self.start = start
         self.isV6 = isV6
+        self.clientPort = clientPort
+        self.serverPort = serverPort
+    }
+
+    /// One UDP packet to a server.
+    static func datagram(_ payload: [UInt8], serverPort: UInt16) -> [UInt8] {
+        let length = 8 + payload.count, total = 20 + length
+        var ip: [UInt8] = [0x45, 0, UInt8(total >> 8), UInt8(total & 255), 0, 1, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]
+        put(sum(ip), &ip, 10)
+        return ip + [0x9c, 0x40, UInt8(serverPort >> 8), UInt8(serverPort & 255), UInt8(length >> 8), UInt8(length & 255), 0, 0] + payload
     }
 
     func handshake() {
@@ -85,7 +98,8 @@ final class Wire {
         let client: [UInt8] = isV6 ? [0xfd] + Array(repeating: 0, count: 14) + [1] : [10, 0, 0, 1]
         let server: [UInt8] = isV6 ? [0xfd] + Array(repeating: 0, count: 14) + [2] : [10, 0, 0, 2]
         let (source, destination) = toServer ? (client, server) : (server, client)
-        var tcp: [UInt8] = toServer ? [0x9c, 0x40, 0, 80] : [0, 80, 0x9c, 0x40]
+        func port(_ p: UInt16) -> [UInt8] { [UInt8(p >> 8), UInt8(p & 255)] }
+        var tcp = toServer ? port(clientPort) + port(serverPort) : port(serverPort) + port(clientPort)
         tcp += word(sequence) + word(acknowledgement) + [0x50, flags, 0xff, 0xff, 0, 0, 0, 0] + payload
         let pseudo = source + destination + [0, 6, UInt8(tcp.count >> 8), UInt8(tcp.count & 255)]
         Self.put(Self.sum(pseudo + tcp), &tcp, 16)

@@ -1,4 +1,4 @@
-// Messages of protocols other than HTTP, as far as rules look into them: DNS questions, TLS server names, SSH banners.
+// Messages of protocols other than HTTP, as far as rules look into them: DNS questions, TLS server names, SSH banners, parts of mails.
 
 /// The name buffers of one conversation.
 struct MessageReader {
@@ -6,8 +6,9 @@ struct MessageReader {
     let application: AppProtocol
     private var held: (client: [UInt8], server: [UInt8]) = ([], [])
     private var isDone = (client: false, server: false)
+    private var mail: MailReader?
 
-    var keptBytes: Int { held.client.count + held.server.count }
+    var keptBytes: Int { held.client.count + held.server.count + (mail?.keptBytes ?? 0) }
 
     init(_ application: AppProtocol) { self.application = application }
 
@@ -17,10 +18,24 @@ struct MessageReader {
         case .tls: if toServer, !isDone.client { tls(bytes, flow, inspector) }
         case .ssh: ssh(bytes, toServer: toServer, flow, inspector)
         default:
+            if application == .smtp, toServer { readMail(bytes, flow, inspector) }
             guard !(toServer ? isDone.client : isDone.server) else { return }
             if toServer { isDone.client = true } else { isDone.server = true }
             inspector.message([], flow, toServer: toServer)
         }
+    }
+
+    private mutating func readMail(_ bytes: Span<UInt8>, _ flow: Flow, _ inspector: Inspector) {
+        var reader = mail ?? MailReader(partLimit: inspector.options.wholeBodyBytes)
+        mail = nil
+        reader.feed(bytes) { event in
+            switch event {
+            case .part(let content): inspector.message([(.mailContent, content)], flow, toServer: true)
+            case .tooLong: if inspector.rules.used.contains(.mailContent) { inspector.uninspectable(.bodyTooLong, nil, flow, nil) }
+            case .encrypted: flow.startsEncryption = true
+            }
+        }
+        mail = reader
     }
 
     private mutating func dns(_ bytes: Span<UInt8>, toServer: Bool, _ flow: Flow, _ inspector: Inspector) {

@@ -12,7 +12,9 @@ public enum Buffer: UInt8, CaseIterable, Sendable, Hashable {
     case responseContentType, responseContentLength, responseConnection
     /// Content that a protocol carries: bodies of responses, mails, files.
     case fileData
-    case dnsQuery, tlsServerName, sshSoftware, ftpCommand, smtpCommand
+    /// The content of one part of a mail, decoded.
+    case mailContent
+    case dnsQuery, tlsServerName, sshSoftware
     case ipHeader, tcpHeader, udpHeader, icmpHeader
     /// Zones of CrowdSec's rules. `Argument` buffers have one instance a parameter.
     case zonePath, zoneURI, zoneArguments, zoneArgumentNames, zoneBodyArguments, zoneBodyArgumentNames
@@ -53,12 +55,10 @@ public enum Buffer: UInt8, CaseIterable, Sendable, Hashable {
         case .httpLocation: "http.location"
         case .httpResponseHeader: "http.response_header"
         case .httpResponseBody: "http.response_body"
-        case .fileData: "file.data"
+        case .fileData, .mailContent: "file.data"
         case .dnsQuery: "dns.query"
         case .tlsServerName: "tls.sni"
         case .sshSoftware: "ssh.software"
-        case .ftpCommand: "ftp.command"
-        case .smtpCommand: "smtp.command"
         case .ipHeader: "ipv4.hdr"
         case .tcpHeader: "tcp.hdr"
         case .udpHeader: "udp.hdr"
@@ -109,7 +109,7 @@ public enum Buffer: UInt8, CaseIterable, Sendable, Hashable {
             .responseContentType, .responseContentLength, .responseConnection:
             .responseHead
         case .httpResponseBody, .fileData: .responseBody
-        case .dnsQuery, .tlsServerName, .sshSoftware, .ftpCommand, .smtpCommand: .message
+        case .dnsQuery, .tlsServerName, .sshSoftware, .mailContent: .message
         default: .requestHead
         }
     }

@@ -27,7 +27,7 @@ public enum StreamingClass: UInt8, Sendable, Equatable, Comparable {
     private static func of(_ condition: Condition) -> StreamingClass {
         switch condition {
         case .all(let parts), .any(let parts): parts.map(of).max() ?? .streaming
-        case .test(let test): test.buffer.isUnbounded ? of(test) : .streaming
+        case .test(let test): test.buffer == .mailContent ? .whole : test.buffer.isUnbounded ? of(test) : .streaming
         }
     }
 

@@ -449,6 +449,7 @@ struct SuricataRuleReader {
             var buffer = list.buffer
             if toClient, let other = buffer.counterpart { buffer = other }
             if buffer == .fileData, rule.flow.toServer, rule.traffic.application == .http { buffer = .httpRequestBody }
+            if buffer == .fileData, rule.traffic.application == .smtp { buffer = .mailContent }
             return BufferTest(
                 buffer: buffer, transforms: list.transforms, matches: list.captures.map { .capture($0) } + list.matches)
         }
