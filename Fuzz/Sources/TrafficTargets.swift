@@ -61,9 +61,11 @@ extension FuzzTargets {
         options.outOfOrderLimitBytes = 4 << 10
         options.memoryLimitBytes = 64 << 10
         guard let engine = try? Engine(judge, options) else { return }
-        if first & 1 == 0, let capture = try? Capture(Array(bytes.dropFirst()), name: "fuzz") {
+        let content = Array(bytes.dropFirst())
+        if first & 1 == 0, let capture = try? Capture(content, name: "fuzz") {
             for record in capture.records {
-                if let packet = record.packet { _ = engine.inspect(packet: bytes.dropFirst().span.extracting(packet), at: record.time) }
+                guard let packet = record.packet else { continue }
+                _ = engine.inspect(packet: content.span.extracting(packet), at: record.time)
             }
         } else {
             var at = 1

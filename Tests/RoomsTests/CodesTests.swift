@@ -9,7 +9,8 @@ private let otherWords: Set<String> = [
     "already-patched", "could-not-tell", "no-package", "not-patched", "nothing-to-do", "patched-in-part",
     "no-unwinder", "not-registered",
     // keywords of rules, headers of HTTP, classes of rules
-    "accept-encoding", "accept-language", "app-layer-event", "app-layer-protocol", "content-length", "content-type", "end-of-buffer",
+    "accept-encoding", "accept-language", "app-layer-event", "app-layer-protocol", "content-length", "content-type",
+    "content-transfer-encoding", "quoted-printable", "transfer-encoding", "end-of-buffer",
     "set-cookie", "tcp-pkt", "tcp-stream", "user-agent", "x-www-form-urlencoded",
     // options
     "build-id", "debug-dir", "dry-run", "install-build-deps", "new-source", "no-sources", "old-source",

@@ -96,7 +96,7 @@ struct ExpressionSample {
         i += 1
         switch c {
         case UInt8(ascii: "x"):
-            guard let text = String(bytes: source[i..<min(i + 2, source.count)], encoding: .utf8), let byte = UInt8(text, radix: 16) else {
+            guard let byte = UInt8(String(decoding: source[i..<min(i + 2, source.count)], as: UTF8.self), radix: 16) else {
                 return nil
             }
             i += 2

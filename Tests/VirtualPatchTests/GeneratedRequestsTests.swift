@@ -23,8 +23,8 @@ import VirtualPatch
         let set = RuleSet.load([try PublicData.etOpen()] + (try PublicData.crowdSec()))
         let rules = set.rules.filter { $0.traffic.application == .http && $0.events.isEmpty }.map(Self.alone)
         let engine = try Engine(try CompiledRules(rules))
-        func fires(_ conversation: Conversation, _ rule: Rule) -> Bool {
-            engine.inspect(request: conversation.request, responses: conversation.response).findings.contains {
+        func fires(_ exchange: Exchange, _ rule: Rule) -> Bool {
+            engine.inspect(request: exchange.request, responses: exchange.response).findings.contains {
                 if case .alert(let alert) = $0 { alert.rule == rule.id } else { false }
             }
         }
@@ -34,7 +34,7 @@ import VirtualPatch
             var way: (plan: RequestPlan, choose: Int)?
             search: for choose in 0..<4 {
                 for plan in RequestPlan.allCases {
-                    guard let conversation = RequestMaker.conversation(rule, plan, choose: choose), fires(conversation, rule) else {
+                    guard let exchange = RequestMaker.exchange(rule, plan, choose: choose), fires(exchange, rule) else {
                         continue
                     }
                     way = (plan, choose)
@@ -50,7 +50,7 @@ import VirtualPatch
             let isSilent =
                 literals.isEmpty
                 || literals.contains { literal in
-                    RequestMaker.conversation(rule, way.plan, broken: literal, choose: way.choose).map { !fires($0, rule) } ?? false
+                    RequestMaker.exchange(rule, way.plan, broken: literal, choose: way.choose).map { !fires($0, rule) } ?? false
                 }
             if isSilent { silent += 1 } else { loud.append("\(rule.id) \(rule.message)") }
         }

@@ -17,7 +17,7 @@ struct RequestPlan: CaseIterable {
 }
 
 /// What one connection carries.
-struct Conversation {
+struct Exchange {
     var request: [UInt8]
     var response: [UInt8] = []
 }
@@ -36,7 +36,7 @@ struct RequestMaker {
     private var cookies: [[UInt8]] = []
 
     /// nil where the rule asks for something that cannot be made.
-    static func conversation(_ rule: Rule, _ plan: RequestPlan, broken: [UInt8]? = nil, choose: Int = 0) -> Conversation? {
+    static func exchange(_ rule: Rule, _ plan: RequestPlan, broken: [UInt8]? = nil, choose: Int = 0) -> Exchange? {
         var maker = RequestMaker(rule: rule, plan: plan, broken: broken)
         guard maker.add(rule.condition, choose) else { return nil }
         return maker.build()
@@ -182,7 +182,7 @@ struct RequestMaker {
         return damaged(part.finish())
     }
 
-    private mutating func build() -> Conversation {
+    private mutating func build() -> Exchange {
         let names: [(Buffer, String)] = [
             (.httpHost, "Host"), (.httpHostRaw, "Host"), (.httpUserAgent, "User-Agent"), (.httpReferer, "Referer"), (.httpCookie, "Cookie"),
             (.httpContentType, "Content-Type"), (.httpContentLength, "Content-Length"), (.httpConnection, "Connection"),
@@ -211,14 +211,14 @@ struct RequestMaker {
     }
     private func has(_ name: String) -> Bool { fields.contains { Self.same($0.name, Array(name.utf8)) } }
 
-    private mutating func reply() -> Conversation {
+    private mutating func reply() -> Exchange {
         let body = bytes(.fileData) ?? bytes(.httpResponseBody) ?? []
         var out =
             bytes(.httpResponseLine) ?? Array("HTTP/1.1 ".utf8) + (bytes(.httpStatusCode) ?? Array("200".utf8)) + [32]
             + (bytes(.httpStatusMessage) ?? Array("OK".utf8))
         out += [13, 10]
         if !has("content-length") { fields.append((Array("Content-Length".utf8), Array(String(body.count).utf8))) }
-        return Conversation(request: Array("GET / HTTP/1.1\r\nHost: a\r\n\r\n".utf8), response: out + head() + body)
+        return Exchange(request: Array("GET / HTTP/1.1\r\nHost: a\r\n\r\n".utf8), response: out + head() + body)
     }
 
     private func head() -> [UInt8] {
@@ -227,7 +227,7 @@ struct RequestMaker {
         return out + [13, 10]
     }
 
-    private mutating func request(_ exactNames: Bool) -> Conversation {
+    private mutating func request(_ exactNames: Bool) -> Exchange {
         var body = bytes(.httpRequestBody) ?? bytes(.zoneBody) ?? []
         if let raw = bytes(.fileData) { body += raw }
         let payload = bytes(.payload)
@@ -256,7 +256,7 @@ struct RequestMaker {
         } else {
             line = method + [32] + target() + [32] + version
         }
-        return Conversation(request: line + [13, 10] + head() + body)
+        return Exchange(request: line + [13, 10] + head() + body)
     }
 
     private mutating func target() -> [UInt8] {

@@ -113,6 +113,14 @@ final class HTTPMessage {
         fieldBlock = fieldBlock.lowerBound..<buffers.bytes.count
     }
 
+    /// Servers take what ends in `/.` or `/..` for a folder, and its path ends in a slash.
+    func closeDotSegment() {
+        let raw = Transforms.percentDecoded(Array(uri[RequestBuffers.rawPath(uri)]).span, plusIsSpace: false)
+        guard let slash = raw.lastIndex(of: UInt8(ascii: "/")), path.last != UInt8(ascii: "/") else { return }
+        let last = raw[(slash + 1)...]
+        if last.elementsEqual([46]) || last.elementsEqual([46, 46]) { path.append(UInt8(ascii: "/")) }
+    }
+
     /// All headers came.
     func settleFields() {
         for item in late {

@@ -166,6 +166,10 @@ final class HTTPSession {
         let request = reader.request
         if request.method.elementsEqual("PRI".utf8) { return lose(.http2) }
         request.settleFields()
+        switch inspector.options.profile {
+        case .apache, .nginx: request.closeDotSegment()
+        case .generic, .iis: break
+        }
         request.mayHaveBody = request.header("content-length") != nil || request.header("transfer-encoding") != nil
         RequestBuffers.fill(request, inspector.rules.used, isStrict: inspector.options.isStrict)
         request.hasHead = true

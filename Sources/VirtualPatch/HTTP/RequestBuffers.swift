@@ -140,7 +140,7 @@ enum RequestBuffers {
         return m.uri.starts(with: m.path)
     }
 
-    private static func rawPath(_ uri: [UInt8]) -> Range<Int> {
+    static func rawPath(_ uri: [UInt8]) -> Range<Int> {
         var start = 0
         if let colon = uri.firstIndex(of: UInt8(ascii: ":")), colon + 2 < uri.count, uri[colon + 1] == 47, uri[colon + 2] == 47,
             uri[..<colon].allSatisfy({ $0 | 32 >= 97 && $0 | 32 <= 122 })

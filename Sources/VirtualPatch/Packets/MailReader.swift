@@ -32,10 +32,12 @@ struct MailReader {
     /// Within BDAT a message goes on from chunk to chunk.
     private var inner = true
     private var lastChunk = false
+    /// The line that a chunk ended in: the next one goes on with it.
+    private var chunkLine: [UInt8] = []
     /// Base64 digits that wait for the rest of their four.
     private var digits: [UInt8] = []
 
-    var keptBytes: Int { line.count + field.count + content.count }
+    var keptBytes: Int { line.count + chunkLine.count + field.count + content.count }
 
     init(partLimit: Int) { self.partLimit = partLimit }
 
@@ -48,7 +50,12 @@ struct MailReader {
                 place = .chunk(left: left - 1)
                 take(c, tell)
                 if left <= 1 {
-                    if lastChunk { endMessage(tell) }
+                    if lastChunk {
+                        endMessage(tell)
+                    } else {
+                        chunkLine = line
+                    }
+                    line = []
                     place = .commands
                 }
                 continue
@@ -91,9 +98,15 @@ struct MailReader {
         } else if begins("bdat ") {
             let words = text.split(separator: 32)
             guard words.count >= 2, let count = Int(String(decoding: words[1], as: UTF8.self)), count >= 0, count < 1 << 40 else { return }
-            if content.isEmpty, boundaries.isEmpty, field.isEmpty { startMessage() }
+            if content.isEmpty, boundaries.isEmpty, field.isEmpty, chunkLine.isEmpty { startMessage() }
             lastChunk = words.count > 2
-            if count > 0 { place = .chunk(left: count) } else if lastChunk { endMessage(tell) }
+            if count > 0 {
+                place = .chunk(left: count)
+                line = chunkLine
+                chunkLine = []
+            } else if lastChunk {
+                endMessage(tell)
+            }
         } else if begins("starttls") {
             place = .encrypted
             tell(.encrypted)
