@@ -45,17 +45,25 @@ public struct Applier: Sendable {
         }
     }
 
-    /// What `apply` would write, without touching the process. Nil outcome fields never occur: either a plan or why not.
+    /// What `apply` would write, without touching the process, for the first copy of the object.
     public func plan(_ patch: LivePatch, for id: ProcessID, acceptances: [Acceptance] = []) -> Result<ApplyPlan, Failure> {
+        plans(patch, for: id, acceptances: acceptances).map { $0[0] }
+    }
+
+    /// The same for each copy: never empty. Where there are several, their mappings are not yet kept apart from each other.
+    public func plans(_ patch: LivePatch, for id: ProcessID, acceptances: [Acceptance] = []) -> Result<[ApplyPlan], Failure> {
         do {
-            let target = try Target(patch, id, held)
-            guard let object = try target.object() else {
-                return .failure(Failure("not-affected", "the object is not loaded there.", at: "process \(id)"))
+            var plans: [ApplyPlan] = []
+            for bias in try Target(patch, id, held).copies {
+                let target = try Target(patch, id, bias: bias, held)
+                guard let object = target.object else { continue }
+                let plan = try prepared(patch, target, object, acceptances)
+                try target.requireMemory(for: plan)
+                try target.checkOldBytes(plan, under: target.overlapping(plan, held))
+                plans.append(plan)
             }
-            let plan = try prepared(patch, target, object, acceptances)
-            try target.requireMemory(for: plan)
-            try target.checkOldBytes(plan, under: target.overlapping(plan, held))
-            return .success(plan)
+            if plans.isEmpty { return .failure(Failure("not-affected", "the object is not loaded there.", at: "process \(id)")) }
+            return .success(plans)
         } catch let failure as Failure {
             return .failure(failure)
         } catch {
@@ -74,23 +82,36 @@ public struct Applier: Sendable {
     }
 
     private func revertClaimed(_ patch: LivePatch, _ id: ProcessID, _ unmap: Bool) throws -> ProcessOutcome {
-        let target = try Target(patch, id, held)
-        guard let found = target.found else { return .notPatched }
-        switch found.state {
-        case .unfinished, .orphaned: return .notPatched
-        case .retired:
-            guard unmap, let plan = found.plan else { return .notPatched }
-            var report = TransitionReport(pause: .zero, attempts: 0, mappedBytes: plan.layout.size, isReused: true)
-            report.memory = unmapRetired(patch, in: id)
-            return .reverted(report)
-        case .couldNotTell(let failure): return .couldNotTell(failure)
-        case .patched, .interrupted:
-            guard let plan = found.plan else { return .notPatched }
-            let outcome = try restore(plan, target)
-            guard unmap, case .reverted(var report) = outcome else { return outcome }
-            report.memory = unmapRetired(patch, in: id)
-            return .reverted(report)
+        var off: [(plan: ApplyPlan, target: Target)] = []
+        var retired: [(plan: ApplyPlan, bias: LoadBias)] = []
+        for bias in try Target(patch, id, held).copies {
+            let target = try Target(patch, id, bias: bias, held)
+            switch target.found?.state {
+            case .unfinished, .orphaned, nil: continue
+            case .couldNotTell(let failure): return .couldNotTell(failure)
+            case .retired: if let plan = target.found?.plan { retired.append((plan, bias)) }
+            case .patched, .interrupted: if let plan = target.found?.plan { off.append((plan, target)) }
+            }
         }
+        var report: TransitionReport
+        if off.isEmpty {
+            guard unmap, !retired.isEmpty else { return .notPatched }
+            let bytes = retired.reduce(0) { $0 + $1.plan.layout.size }
+            report = TransitionReport(pause: .zero, attempts: 0, mappedBytes: bytes, isReused: true)
+        } else {
+            let outcome = try restore(off)
+            guard case .reverted(let done) = outcome else { return outcome }
+            report = done
+        }
+        if unmap {
+            for bias in retired.map(\.bias) + off.map(\.plan.bias) {
+                let memory = unmapRetired(patch, in: id, bias)
+                // What stays is what counts.
+                if case .kept(_?) = report.memory { continue }
+                report.memory = memory
+            }
+        }
+        return .reverted(report)
     }
 
     private func outcome(of id: ProcessID, _ body: () throws -> ProcessOutcome) -> ProcessOutcome {
@@ -103,28 +124,86 @@ public struct Applier: Sendable {
         }
     }
 
+    /// One copy of the object with everything in place but the jumps.
+    private struct Prepared {
+        var target: Target
+        var plan: ApplyPlan
+        var replaced: [ApplyPlan]
+        var isReused: Bool
+        /// Something may hold on to the mapping.
+        var isKept: Bool
+        var frames: FrameState?
+        var notShared: Failure?
+    }
+    private enum Readiness {
+        case ready(Prepared)
+        /// Nothing is to be switched: it is as asked, or cannot be.
+        case over(ProcessOutcome)
+    }
+
     private func transition(_ patch: LivePatch, _ id: ProcessID, _ acceptances: [Acceptance]) throws -> ProcessOutcome {
-        var target = try Target(patch, id, held)
-        guard let object = try target.object() else { return .notAffected }
+        let copies = try Target(patch, id, held).copies
+        var ready: [Prepared] = []
+        func drop() { for one in ready where !one.isKept { unmap(one.plan, one.target) } }
+        var already = ProcessOutcome.alreadyPatched
+        do {
+            for bias in copies {
+                switch try prepare(patch, id, bias, acceptances) {
+                case .ready(let one): ready.append(one)
+                case .over(.alreadyPatched): continue
+                case .over(.patched(let report)): already = .patched(report)
+                case .over(let outcome):
+                    drop()
+                    return outcome
+                }
+            }
+        } catch {
+            drop()
+            throw error
+        }
+        guard let first = ready.first else { return copies.isEmpty ? .notAffected : already }
+        // All of them at one moment, or none.
+        switch switched(off: ready.flatMap(\.replaced), on: ready.map(\.plan), first.target) {
+        case .switched(let pause, let attempts, let finishing):
+            var report = TransitionReport(
+                pause: pause, attempts: attempts, mappedBytes: ready.reduce(0) { $0 + $1.plan.layout.size },
+                isReused: ready.allSatisfy(\.isReused), replaced: ready.flatMap(\.replaced).map(\.patch))
+            report.finishing = finishing
+            if case .patched(let other) = already { report.finishing += other.finishing }
+            report.copies = ready.count
+            report.frames = ready.first { if case .notRegistered? = $0.frames { true } else { false } }?.frames ?? first.frames
+            report.residentBytes = ready.reduce(0) { $0 + $1.plan.layout.size + $1.plan.memoryNeed().unsharedBytes }
+            report.notShared = ready.compactMap(\.notShared).first
+            return try verified(ready.map(\.target), forward: true, report)
+        case .untouched(let outcome):
+            drop()
+            return outcome
+        case .unknown(let failure): return .couldNotTell(failure)
+        }
+    }
+
+    private func prepare(_ patch: LivePatch, _ id: ProcessID, _ bias: LoadBias, _ acceptances: [Acceptance]) throws -> Readiness {
+        var target = try Target(patch, id, bias: bias, held)
+        guard let object = target.object else { return .over(.notAffected) }
         switch target.found?.state {
         case .patched:
-            guard let found = target.found, let plan = found.plan else { return .alreadyPatched }
+            guard let found = target.found, let plan = found.plan else { return .over(.alreadyPatched) }
             // An unwinder that the process loaded since then does not know the patch yet.
             let frames = registerFrames(plan, target, patience: Self.framesPatience)
-            guard found.header?.isEffective == false else { return .alreadyPatched }
+            guard found.header?.isEffective == false else { return .over(.alreadyPatched) }
             let finishing = settle(plan, on: true, target)
-            if finishing.isEmpty { return .alreadyPatched }
+            if finishing.isEmpty { return .over(.alreadyPatched) }
             var report = TransitionReport(pause: .zero, attempts: 0, mappedBytes: plan.layout.size, isReused: true)
             report.finishing = finishing
             report.frames = frames
-            return .patched(report)
-        case .couldNotTell(let failure): return .couldNotTell(failure)
+            return .over(.patched(report))
+        case .couldNotTell(let failure): return .over(.couldNotTell(failure))
         case .interrupted:
             // Half-written by somebody who was killed: back to the old code first, then forward from a known state.
             if let plan = target.found?.plan {
-                let undone = try restore(plan, target)
-                guard undone.isDone else { return undone }
-                target = try Target(patch, id, held)
+                let undone = try restore([(plan, target)])
+                guard undone.isDone else { return .over(undone) }
+                target = try Target(patch, id, bias: bias, held)
             }
         case .retired, .unfinished, .orphaned, nil: break
         }
@@ -147,7 +226,7 @@ public struct Applier: Sendable {
                     guard placesLeft > 0, (try target.handle.mappings()).contains(where: { $0.range.overlaps(plan.mapping) }) else {
                         throw failure
                     }
-                    target = try Target(patch, id, held)
+                    target = try Target(patch, id, bias: bias, held)
                     plan = try prepared(patch, target, object, acceptances)
                 }
             }
@@ -175,30 +254,21 @@ public struct Applier: Sendable {
         let isKept = !isUntouched || frames.map(\.mayHoldMemory) ?? false
         if patch.needsUnwinder, case .notRegistered(let failure)? = frames {
             if !isKept { unmap(plan, target) }
-            return .refused(failure)
+            return .over(.refused(failure))
         }
-        switch switched(off: replaced, on: plan, target) {
-        case .switched(let pause, let attempts, let finishing):
-            var report = TransitionReport(
-                pause: pause, attempts: attempts, mappedBytes: plan.layout.size, isReused: isReused, replaced: replaced.map(\.patch))
-            report.finishing = finishing
-            report.frames = frames
-            report.residentBytes = plan.layout.size + plan.memoryNeed().unsharedBytes
-            if case .none(let because) = sharing { report.notShared = because }
-            return try verified(target, forward: true, report)
-        case .untouched(let outcome):
-            if !isKept { unmap(plan, target) }
-            return outcome
-        case .unknown(let failure): return .couldNotTell(failure)
-        }
+        var notShared: Failure?
+        if case .none(let because) = sharing { notShared = because }
+        return .ready(
+            Prepared(
+                target: target, plan: plan, replaced: replaced, isReused: isReused, isKept: isKept, frames: frames, notShared: notShared))
     }
 
     /// Switches by the path that suits the process, and watches old calls end where the path lets them go on.
-    private func switched(off: [ApplyPlan], on: ApplyPlan?, _ target: Target) -> Flip {
+    private func switched(off: [ApplyPlan], on: [ApplyPlan], _ target: Target) -> Flip {
         do {
-            if let plan = on ?? off.first, off.count + (on == nil ? 0 : 1) == 1 {
-                switch try pageSwap(plan, on: on != nil, target) {
-                case .done: return .switched(pause: .zero, attempts: 0, finishing: settle(plan, on: on != nil, target))
+            if let plan = (on + off).first, off.count + on.count == 1 {
+                switch try pageSwap(plan, on: !on.isEmpty, target) {
+                case .done: return .switched(pause: .zero, attempts: 0, finishing: settle(plan, on: !on.isEmpty, target))
                 case .notPossible(let failure): if case .pageSwap = path { return .untouched(.refused(failure)) }
                 }
             }
@@ -269,30 +339,36 @@ public struct Applier: Sendable {
         _ = try? tracer.perform([.unmap(plan.base, bytes: plan.layout.size)], in: target.handle, maps: target.maps)
     }
 
-    private func restore(_ plan: ApplyPlan, _ target: Target) throws -> ProcessOutcome {
-        switch switched(off: [plan], on: nil, target) {
+    private func restore(_ off: [(plan: ApplyPlan, target: Target)]) throws -> ProcessOutcome {
+        guard let first = off.first else { return .notPatched }
+        switch switched(off: off.map(\.plan), on: [], first.target) {
         case .switched(let pause, let attempts, let finishing):
-            var report = TransitionReport(pause: pause, attempts: attempts, mappedBytes: plan.layout.size, isReused: true)
+            let bytes = off.reduce(0) { $0 + $1.plan.layout.size }
+            var report = TransitionReport(pause: pause, attempts: attempts, mappedBytes: bytes, isReused: true)
             report.finishing = finishing
-            return try verified(target, forward: false, report)
+            report.copies = off.count
+            return try verified(off.map(\.target), forward: false, report)
         case .untouched(let outcome): return outcome
         case .unknown(let failure): return .couldNotTell(failure)
         }
     }
 
     /// Reads everything back after the release: only this makes "patched" true.
-    private func verified(_ target: Target, forward: Bool, _ report: TransitionReport) throws -> ProcessOutcome {
-        let after = try Target(target.patch, target.process, held)
-        switch (after.found?.state, forward) {
-        case (.patched, true):
-            var report = report
-            report.sharedBytes = after.found?.sharedBytes ?? 0
-            report.residentBytes -= report.sharedBytes
-            return .patched(report)
-        case (.retired, false): return .reverted(report)
-        case (.couldNotTell(let failure), _): return .couldNotTell(failure)
-        default:
-            return .couldNotTell(Failure("read-back", "the process does not read back as it was left.", at: "process \(target.process)"))
+    private func verified(_ targets: [Target], forward: Bool, _ report: TransitionReport) throws -> ProcessOutcome {
+        var report = report
+        for target in targets {
+            let after = try Target(target.patch, target.process, bias: target.object?.bias, held)
+            switch (after.found?.state, forward) {
+            case (.patched, true):
+                report.sharedBytes += after.found?.sharedBytes ?? 0
+                report.residentBytes -= after.found?.sharedBytes ?? 0
+            case (.retired, false): continue
+            case (.couldNotTell(let failure), _): return .couldNotTell(failure)
+            default:
+                return .couldNotTell(
+                    Failure("read-back", "the process does not read back as it was left.", at: "process \(target.process)"))
+            }
         }
+        return forward ? .patched(report) : .reverted(report)
     }
 }

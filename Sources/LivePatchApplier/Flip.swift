@@ -30,12 +30,12 @@ extension Applier {
 
     /// What must be quiet for a switch. `together`: nobody may be in the code that is switched away from. Otherwise only the
     /// bytes that change count: calls end as they began.
-    private func guarded(off: [ApplyPlan], on: ApplyPlan?, together: Bool, _ rooms: [Range<RuntimeAddress>]) -> GuardedRanges {
+    private func guarded(off: [ApplyPlan], on: [ApplyPlan], together: Bool, _ rooms: [Range<RuntimeAddress>]) -> GuardedRanges {
         var quiet: [(range: Range<RuntimeAddress>, name: String)] = []
         // The inside of the jumps, where old instructions begin, or will begin again.
-        for plan in off + (on.map { [$0] } ?? []) { quiet += plan.sites.map { ($0.window, $0.function) } }
+        for plan in off + on { quiet += plan.sites.map { ($0.window, $0.function) } }
         if together {
-            quiet += on?.guarded.map { ($0.range, $0.name) } ?? []
+            quiet += on.flatMap(\.guarded).map { ($0.range, $0.name) }
             quiet += off.map { ($0.newCode, "patched code") }
         }
         quiet += rooms.map { ($0, "a call that another fother started") }
@@ -54,11 +54,9 @@ extension Applier {
     }
 
     /// Waits for a safe point, as long as the budget allows, and switches there.
-    func flip(off: [ApplyPlan], on: ApplyPlan?, _ target: Target) -> Flip {
-        // Where an older patch makes way, both must be out of the way of each other.
-        let mayPart =
-            !budget.mustSwitchTogether && (on == nil || off.isEmpty)
-            && (off + (on.map { [$0] } ?? [])).allSatisfy { $0.consistency.mode == .perCall }
+    func flip(off: [ApplyPlan], on: [ApplyPlan], _ target: Target) -> Flip {
+        // Where an older patch makes way, both must be out of the way of each other; copies of one object switch together.
+        let mayPart = !budget.mustSwitchTogether && off.count + on.count == 1 && (off + on)[0].consistency.mode == .perCall
         let words = WordReader(target.memory)
         let clock = ContinuousClock()
         let deadline = clock.now + budget.timeout
@@ -69,7 +67,7 @@ extension Applier {
         }
         var quiet = guarded(off: off, on: on, together: true, rooms)
         let switches = switchers.reason(in: target.objects, target.memory)
-        if let on { unshare(on, target) }
+        for plan in on { unshare(plan, target) }
         var isTogether = true
         var attempts = 0
         var last: ProcessOutcome = .blocked([], attempts: 0)
@@ -85,7 +83,7 @@ extension Applier {
             var isSwitched = false
             do {
                 try awaitOwnMemory(target.handle, until: deadline)
-                let coroutines = CoroutineSearch(reason: switches, guarded: quiet, target, words, patch: on ?? off.first)
+                let coroutines = CoroutineSearch(reason: switches, guarded: quiet, target, words, patch: on.first ?? off.first)
                 if let coroutine = try coroutines.blockingBeforeStop() {
                     last = .blocked([coroutine], attempts: attempts)
                     if clock.now >= deadline { break }
@@ -122,9 +120,9 @@ extension Applier {
                 }
                 if isSwitched {
                     // No thread was in old code, and none can come back to it.
-                    if isTogether, let on { try? target.memory.write([1], at: on.effective) }
+                    if isTogether { for plan in on { try? target.memory.write([1], at: plan.effective) } }
                     checkpoint(.released)
-                    let finishing = isTogether ? [] : (on ?? off.first).map { settle($0, on: on != nil, target) } ?? []
+                    let finishing = isTogether ? [] : (on + off).first.map { settle($0, on: !on.isEmpty, target) } ?? []
                     return .switched(pause: stop.pause, attempts: attempts, finishing: finishing)
                 }
                 last = .blocked(stop.value, attempts: attempts)

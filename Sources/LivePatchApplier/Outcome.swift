@@ -17,6 +17,8 @@ public struct TransitionReport: Sendable {
     public var isReused: Bool
     /// Patches that made way in the same stop.
     public var replaced: [PatchID]
+    /// How many copies of the object, loaded in this process, were switched: all at one moment.
+    public var copies = 1
     /// Of interest after revert.
     public var memory = PatchMemory.kept(nil)
     /// Threads that were in the code that was switched away from and have not been seen outside it yet: their calls end as

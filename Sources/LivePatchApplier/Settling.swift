@@ -92,9 +92,18 @@ extension Applier {
     /// Looks again at a patch that is on and was not in full effect when it was last looked at. Nil when it is not on, or
     /// its process cannot be looked at.
     public func finishing(_ patch: LivePatch, in id: ProcessID) -> [BlockingThread]? {
-        guard let handle = try? ProcessHandle(id), (try? handle.claim(patience: .zero)) != nil, let target = try? Target(patch, id, held),
-            case .patched? = target.found?.state, let plan = target.found?.plan
+        guard let handle = try? ProcessHandle(id), (try? handle.claim(patience: .zero)) != nil,
+            let copies = try? Target(patch, id, held).copies
         else { return nil }
-        return withExtendedLifetime(handle) { settle(plan, on: true, target) }
+        return withExtendedLifetime(handle) {
+            var result: [BlockingThread]?
+            for bias in copies {
+                guard let target = try? Target(patch, id, bias: bias, held), case .patched? = target.found?.state,
+                    let found = target.found, let plan = found.plan
+                else { continue }
+                result = (result ?? []) + (found.header?.isEffective == true ? [] : settle(plan, on: true, target))
+            }
+            return result
+        }
     }
 }

@@ -18,29 +18,29 @@ struct SiteSwitch {
     private let memory: ProcessMemory
     private let checkpoint: @Sendable (TransitionStep) -> Void
 
-    /// Off: the commit byte first, then the sites. On: the sites first, each with a jump to a stub that still runs the old
+    /// Off: the commit bytes first, then the sites. On: the sites first, each with a jump to a stub that still runs the old
     /// code, then the byte. So a kill between any two writes leaves the old code or one patch, never a mixture.
     /// That old calls may still be under way is written down before the commit.
-    init(off: [ApplyPlan], on: ApplyPlan?, memory: ProcessMemory, checkpoint: @escaping @Sendable (TransitionStep) -> Void) {
+    init(off: [ApplyPlan], on: [ApplyPlan], memory: ProcessMemory, checkpoint: @escaping @Sendable (TransitionStep) -> Void) {
         var writes: [Write] = []
         func set(_ byte: RuntimeAddress, _ value: UInt8, _ step: TransitionStep?) {
             writes.append(Write(address: byte, expected: [[0], [1]], bytes: [value], step: step, function: "patch header"))
         }
+        for plan in off { set(plan.commit, 0, .committed) }
         for plan in off {
-            set(plan.commit, 0, .committed)
             for (i, s) in plan.sites.enumerated().reversed() {
                 writes.append(
                     Write(address: s.address, expected: [s.new] + s.vacant, bytes: s.old, step: .siteWritten(i), function: s.function))
             }
         }
-        if let plan = on {
+        for plan in on {
             for (i, s) in plan.sites.enumerated() {
                 let expected = s.isEntry ? s.vacant : s.vacant + [s.new]
                 writes.append(Write(address: s.address, expected: expected, bytes: s.new, step: .siteWritten(i), function: s.function))
             }
             set(plan.effective, 0, nil)
-            set(plan.commit, 1, .committed)
         }
+        for plan in on { set(plan.commit, 1, .committed) }
         self.writes = writes
         self.memory = memory
         self.checkpoint = checkpoint

@@ -4,7 +4,7 @@ import ELF
 import LivePatch
 import ProcessControl
 
-/// One process as it was looked at, before anything is done to it.
+/// One process as it was looked at, before anything is done to it, with one loaded copy of the object in view.
 struct Target {
     let patch: LivePatch
     let process: ProcessID
@@ -12,12 +12,15 @@ struct Target {
     let memory: ProcessMemory
     let maps: [Mapping]
     let objects: [LoadedObject]
-    /// Our mapping of this patch, if there is one.
+    /// The copy of the patched build in view; nil when it is not loaded.
+    let object: LoadedObject?
+    /// Our mapping of this patch for it, if there is one.
     let found: FoundPatch?
-    /// Mappings of other patches.
+    /// Mappings of other patches, and of this one for other copies.
     let others: [FoundPatch]
 
-    init(_ patch: LivePatch, _ id: ProcessID, _ held: (PatchID) -> LivePatch?) throws {
+    /// `bias`: of the copy in view; the first one otherwise.
+    init(_ patch: LivePatch, _ id: ProcessID, bias: LoadBias? = nil, _ held: (PatchID) -> LivePatch?) throws {
         self.patch = patch
         process = id
         handle = try ProcessHandle(id)
@@ -27,10 +30,18 @@ struct Target {
         let all = PatchStates.find(in: maps, of: memory, objects: objects) { $0 == patch.id ? patch : held($0) }
         // What could not be read because the process ended is not "not there".
         try memory.requireAlive()
-        let mine = all.filter { $0.header?.patch == patch.id }
-        let bias = objects.first { $0.buildID == patch.buildID }?.bias
-        found = mine.first { !$0.isOrphaned } ?? mine.first { bias != nil && $0.header?.bias == bias }
-        others = all.filter { $0.header?.patch != patch.id }
+        let object = objects.first { $0.buildID == patch.buildID && (bias == nil || $0.bias == bias) }
+        self.object = object
+        let mine = all.filter { $0.header?.patch == patch.id && object != nil && $0.header?.bias == object?.bias }
+        let found = mine.first { !$0.isOrphaned } ?? mine.first
+        self.found = found
+        others = all.filter { $0.base != found?.base }
+    }
+
+    /// Where the copies of the patched build are loaded.
+    var copies: [LoadBias] {
+        var seen: Set<LoadBias> = []
+        return objects.filter { $0.buildID == patch.buildID && seen.insert($0.bias).inserted }.map(\.bias)
     }
 
     /// Patches in force that replace some of the same functions, hooked or not: callers inside such a patch would go on using
@@ -55,17 +66,6 @@ struct Target {
             }
         }
         return result
-    }
-
-    /// The one instance of the patched build; nil when it is not loaded.
-    func object() throws -> LoadedObject? {
-        let instances = objects.filter { $0.buildID == patch.buildID }
-        guard instances.count <= 1 else {
-            throw Failure(
-                "mapped-twice", "the object is loaded \(instances.count) times in this process.", at: "process \(process)",
-                remedy: "Not supported yet: restart the process with the fixed package.")
-        }
-        return instances.first
     }
 
     /// Failures: `map-count`, `no-memory-headroom`.

@@ -10,9 +10,9 @@ extension Applier {
 
     /// Searches while the process runs, to find most pointers without a pause; then again with every thread stopped, and
     /// unmaps in the same stop. Whatever is in doubt leaves the memory where it is: it costs a few pages and no risk.
-    func unmapRetired(_ patch: LivePatch, in id: ProcessID) -> PatchMemory {
+    func unmapRetired(_ patch: LivePatch, in id: ProcessID, _ bias: LoadBias) -> PatchMemory {
         do {
-            let target = try Target(patch, id, held)
+            let target = try Target(patch, id, bias: bias, held)
             guard let plan = target.found?.plan, case .retired = target.found?.state else {
                 return .kept(Failure("memory-in-use", "the patch is not retired.", at: "process \(id)"))
             }

@@ -158,16 +158,17 @@ struct ApplyCommand: ParsableCommand {
         let scan = try ProcessScan(only: pid.isEmpty ? nil : pid.map { ProcessID($0) }, held: { $0 == live.id ? live : nil })
         var plans: [Plan] = []
         for view in scan.views where view.objects.contains(where: { $0.buildID == live.buildID }) {
-            switch Applier(Tracer(), held: { PatchStore().patch($0) }).plan(live, for: view.id, acceptances: acceptances) {
+            switch Applier(Tracer(), held: { PatchStore().patch($0) }).plans(live, for: view.id, acceptances: acceptances) {
             case .failure(let failure): plans.append(Plan(pid: view.id.value, failure: FailureValue(failure)))
-            case .success(let p):
-                plans.append(
+            case .success(let all):
+                plans += all.map { p in
                     Plan(
                         pid: view.id.value, base: p.base.description, mappedBytes: p.layout.size,
                         sites: Dictionary(
                             p.sites.map { ($0.address.description, "\(hexDigits($0.old)) -> \(hexDigits($0.new))  \($0.function)") },
                             uniquingKeysWith: { a, _ in a }),
-                        quiet: p.guarded.map(\.name), consistency: p.consistency, need: Need(p.memoryNeed()), left: left(view.id)))
+                        quiet: p.guarded.map(\.name), consistency: p.consistency, need: Need(p.memoryNeed()), left: left(view.id))
+                }
             }
         }
         if json {

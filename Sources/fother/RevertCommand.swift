@@ -10,7 +10,9 @@ import ProcessControl
 struct RevertCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "revert", abstract: "Put the old code back in every process that runs a patch, or in chosen ones.",
-        discussion: "The patch's memory stays mapped, as old pointers may reach it, and is used again. Exit codes as for apply.")
+        discussion:
+            "The patch's memory stays mapped, as old pointers may reach it, and is used again. Exit: 0 every new call runs the old code (calls under way that began in new code are named), 2 refused or declined, 3 some process could not be told, 1 error, 77 no permission."
+    )
 
     @Argument(help: "The id of a patch (its beginning will do), or the patch file.") var patch: String
     @Option(help: "Only this process (may be repeated).") var pid: [Int32] = []

@@ -21,6 +21,8 @@ struct TransitionLine: Encodable {
     var codeMemory: String?
     /// Why nothing is shared, if that was tried.
     var notShared: String?
+    /// Copies of the object in this process that were switched, if there are several.
+    var copies: Int?
     var replaced: [String]?
     /// After revert --unmap: unmapped, or why the memory was kept.
     var memory: String?
@@ -78,6 +80,7 @@ struct TransitionLine: Encodable {
             codeMemory = r.sharedBytes > 0 ? "file" : "anonymous"
             notShared = r.notShared?.sentence
         }
+        copies = r.copies > 1 ? r.copies : nil
         replaced = r.replaced.isEmpty ? nil : r.replaced.map(\.description)
         switch r.memory {
         case .kept(nil): break
@@ -104,6 +107,7 @@ struct TransitionLine: Encodable {
             ]
             let shared = sharedBytes.map { $0 > 0 ? ", \($0 / 1024) of it shared" : "" } ?? ""
             parts.append("\((mappedBytes ?? 0) / 1024) KiB mapped\(shared)\(instead)")
+            if let copies { parts.append("\(copies) copies of the object at one moment") }
             if let memory { parts.append("memory \(memory)") }
             if frames == "not-registered" { parts.append("its unwinder does not know the patch: \(sentence)") }
             if let finishing {
@@ -136,10 +140,13 @@ struct TransitionResult: Encodable {
     var accepted: [Acceptance]
     var processes: [TransitionLine]
 
-    /// 0 only if every process is as asked.
+    /// 0 only if every process is as asked. While a thread is in old code that was patched, vulnerable code runs; while one is in
+    /// new code that was reverted, there is nothing for anybody to do: its call ends, and every other one runs the old code.
     var exit: Int32 {
         if processes.contains(where: { $0.outcome == "could-not-tell" }) { return Exit.couldNotTell }
-        if processes.contains(where: { $0.outcome == "refused" || $0.outcome == "blocked" || $0.finishing != nil }) {
+        if processes.contains(where: {
+            $0.outcome == "refused" || $0.outcome == "blocked" || $0.outcome == "patched" && $0.finishing != nil
+        }) {
             return Exit.actionNeeded
         }
         return Exit.done

@@ -108,7 +108,7 @@ struct PageSwapTests {
     @Test("code that the kernel has sealed stays in its place, and is patched in a stop")
     func sealed() throws {
         let victim = try toy.start()
-        guard try victim.ask("seal") == "0" else { return }  // a kernel before 6.10
+        guard try victim.ask("seal") == "0" else { try Test.cancel("this kernel, older than 6.10, seals nothing") }
         #expect(try victim.ask("threads 40") == "started")
         let before = try ProcessHandle(victim.id).mappings().count
         #expect(applier.apply(toy.patch, to: victim.id).word == "call-failed")

@@ -96,6 +96,53 @@ final class Shop {
     }
 
     @Test(
+        "a call under way: apply exits 2 until it has ended, revert 0, since every new call runs what was asked for",
+        .enabled(if: geteuid() == 0, "needs root"))
+    func underWay() throws {
+        for (side, result) in [("old", "n"), ("new", "n + 1")] {
+            try """
+            #include <unistd.h>
+            int wait_price(int n) { char c; return read(0, &c, 1) == 1 ? \(result) : -1; }
+            """.write(toFile: shop.path("wait.c"), atomically: true, encoding: .utf8)
+            try FileManager.default.createDirectory(atPath: shop.path(side), withIntermediateDirectories: true)
+            _ = try ChildProcess.runChecked([
+                "gcc", "-g", "-O2", "-fPIC", "-shared", "-Wl,--build-id", "-Wl,-soname,libwait.so", "-o", shop.path("\(side)/libwait.so"),
+                shop.path("wait.c"),
+            ])
+        }
+        try """
+        #include <stdio.h>
+        int wait_price(int);
+        int main(void) { int n; puts("ready"); do { fflush(stdout); n = wait_price(3); printf("%d\\n", n); } while (n >= 0); return 0; }
+        """.write(toFile: shop.path("waiter.c"), atomically: true, encoding: .utf8)
+        _ = try ChildProcess.runChecked([
+            "gcc", "-O2", "-o", shop.path("waiter"), shop.path("waiter.c"), shop.path("old/libwait.so"), "-Wl,-rpath,\(shop.path("old"))",
+        ])
+        let patch = shop.path("wait.fother")
+        let built = try shop.fother("build", shop.path("old/libwait.so"), shop.path("new/libwait.so"), "-o", patch)
+        #expect(built.status == .exited(0), "\(built.outputText)\(built.errorText)")
+        let child = try ChildProcess([shop.path("waiter")], input: .pipe, output: .pipe), pid = "\(child.id)"
+        #expect(try child.readLine() == "ready")
+        func finishing(_ output: ChildOutput) throws -> Int {
+            let line = try #require((try shop.json(output)["processes"] as? [[String: Any]])?.first)
+            return (line["finishing"] as? [String])?.count ?? 0
+        }
+        let applied = try shop.fother("apply", patch, "--pid", pid, "--json")
+        #expect(applied.status == .exited(2), "\(applied.outputText)\(applied.errorText)")
+        #expect(try finishing(applied) == 1)
+        #expect(try shop.fother("apply", patch, "--pid", pid).status == .exited(2), "it is still so")
+        try child.write("x")
+        #expect(try child.readLine() == "3", "the call that was under way")
+        #expect(try shop.fother("apply", patch, "--pid", pid).status == .exited(0))
+        let reverted = try shop.fother("revert", patch, "--pid", pid, "--json")
+        #expect(reverted.status == .exited(0), "\(reverted.outputText)\(reverted.errorText)")
+        #expect(try finishing(reverted) == 1)
+        try child.write("xx")
+        #expect(try child.readLine() == "4", "the call that was under way")
+        #expect(try child.readLine() == "3")
+    }
+
+    @Test(
         "a patch under review is declined, then applied when its finding is accepted by name, and ps says so",
         .enabled(if: geteuid() == 0, "needs root"))
     func review() throws {

@@ -54,7 +54,7 @@ extension SystemTests {
 
         @Test("a thread blocked in a call does not know that it was borrowed", arguments: StopTests.calls)
         func blockedThreads(_ call: String) throws {
-            guard let victim = try StopTests.supported({ try Victim("--block", call) }) else { return }
+            let victim = try StopTests.supported({ try Victim("--block", call) })
             let thread = try victim.blockedThread
             for _ in 0..<3 { try doAndUndo(in: victim, only: thread) }
             #expect(try victim.blockedThread == thread)
@@ -138,7 +138,7 @@ extension SystemTests {
 
         @Test("a process that forbids making memory executable gets executable memory")
         func noExecutableMemory() throws {
-            guard let victim = try StopTests.supported({ try Victim("--mdwe") }) else { return }
+            let victim = try StopTests.supported({ try Victim("--mdwe") })
             try doAndUndo(in: victim)
             #expect(try victim.isVulnerable)
         }

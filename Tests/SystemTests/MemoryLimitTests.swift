@@ -35,7 +35,7 @@ extension SystemTests {
         @Test(
             "a limit of the process: enough is enough, less is refused", arguments: ["as", "data", "locked"])
         func limits(_ kind: String) throws {
-            guard let open = try StopTests.supported({ try Victim("limits.c", [kind, "400000"]) }) else { return }
+            let open = try StopTests.supported({ try Victim("limits.c", [kind, "400000"]) })
             guard case .success(let plan) = applier.plan(open.patch, for: open.id) else {
                 Issue.record("no plan with room")
                 return

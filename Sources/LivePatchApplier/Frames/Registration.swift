@@ -85,7 +85,14 @@ extension Applier {
             }
             // Somebody else's thread may be at it.
             for round in 1...8 where try state() == .registering { tracer.rest(round) }
-            if try state() == .registered { return .registered }
+            if try state() == .registered {
+                if Unwinder.hasNotes(in: block, target.memory) { return .registered }
+                return .notRegistered(
+                    Failure(
+                        "frames-not-registered", "its unwinder was told of the patch and wrote nothing down.",
+                        at: "process \(target.process)",
+                        remedy: "Restart it with the fixed package."))
+            }
             return .notRegistered(
                 Failure(
                     "call-timeout", "a thread was sent to register the patch's unwind data and did not finish.",
@@ -150,7 +157,11 @@ extension ProcessView {
         case .unusable(let failure): return .notRegistered(failure)
         case .one(let unwinder):
             let block = Bytes(raw, name: "block")
-            if block.u32(0) == RegistrationStub.State.registered.rawValue, block.u64(8) == unwinder.register.value { return .registered }
+            if block.u32(0) == RegistrationStub.State.registered.rawValue, block.u64(8) == unwinder.register.value,
+                Unwinder.hasNotes(in: registration.block, memory)
+            {
+                return .registered
+            }
             return .notRegistered(
                 Failure(
                     "frames-not-registered", "its unwinder was loaded after the patch, or could not be told.", at: "process \(id)",

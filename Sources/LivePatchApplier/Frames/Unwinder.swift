@@ -3,6 +3,7 @@
 
 import ELF
 import LivePatch
+import MachineCode
 import ProcessControl
 
 /// The functions of one loaded object.
@@ -16,6 +17,9 @@ struct Exports: Sendable {
         self.memory = memory
         symbols = DynamicSymbols(memory, bias: object.bias, segments: object.segments, extent: object.extent)
     }
+
+    /// What others know the object by.
+    var soname: String? { symbols?.soname }
 
     /// Where every version of a function is; only what lies in the object's executable segments counts.
     func functions(_ name: String) -> [Range<RuntimeAddress>] {
@@ -50,10 +54,21 @@ struct Unwinder: Sendable {
         guard unwinding.count == 1 else {
             return unusable("it has several unwinders: \(unwinding.map(\.object.path).joined(separator: ", ")).")
         }
+        // LLVM's unwinder has functions of the same names that do nothing.
+        guard first.soname == Self.libgcc else { return unusable("its unwinder, \(first.object.path), is not libgcc's.") }
         guard let register = first.functions("__register_frame_info").first,
             let deregister = first.functions("__deregister_frame_info").first
         else { return unusable("its unwinder, \(first.object.path), does not take unwind data of others.") }
         return .one(Unwinder(object: first.object, register: register.lowerBound, deregister: deregister.lowerBound))
+    }
+
+    static let libgcc = "libgcc_s.so.1"
+
+    /// Whether the unwinder has written down, in the object it was given, where the unwind data is (`struct object`, `u` at 24): as
+    /// every libgcc does, those that keep a tree (13 and later) instead of a list too.
+    static func hasNotes(in block: RuntimeAddress, _ memory: ProcessMemory) -> Bool {
+        guard let word = try? memory.read(at: block + RegistrationStub.Block.objectOffset + 24, count: 8) else { return false }
+        return word.contains { $0 != 0 }
     }
 
     /// Whether the unwinder's list of registered objects holds `notes`: only then may it be deregistered. libgcc up to 12 keeps
