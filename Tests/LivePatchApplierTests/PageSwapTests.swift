@@ -125,6 +125,27 @@ struct PageSwapTests {
         #expect(try victim.ask("counts").hasSuffix(" 0"))
     }
 
+    @Test("a page that has gone when it is to be put in place: the kernel refuses, nothing has changed, and a stop does it")
+    func movedAway() throws {
+        let victim = try toy.start()
+        let before = try ProcessHandle(victim.id).mappings().count
+        var disturbed = Applier(
+            Tracer(),
+            checkpoint: {
+                guard $0 == .spareWritten, let handle = try? ProcessHandle(victim.id), let maps = try? handle.mappings(),
+                    let plan = try? ProcessView(victim.id, held: { _ in toy.patch }).patches.first?.plan
+                else { return }
+                try? Tracer().perform([.unmap(plan.spare, bytes: plan.sitePages.count * 4096)], in: handle, maps: maps)
+            })
+        disturbed.path = .pageSwap
+        #expect(disturbed.apply(toy.patch, to: victim.id).word == "call-failed")
+        #expect(try victim.ask("call 1") == "42")
+        #expect(try ProcessHandle(victim.id).mappings().count == before)
+        disturbed.path = .stopAll
+        #expect(disturbed.apply(toy.patch, to: victim.id).word == "patched")
+        #expect(try victim.ask("call 1") == "43")
+    }
+
     @Test("what is left of a call that is over is taken away, and does not keep pages out")
     func leftOver() throws {
         let victim = try toy.start()

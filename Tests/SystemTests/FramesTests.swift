@@ -47,6 +47,23 @@ extension SystemTests {
             #expect(try depth(walker) == before)
         }
 
+        @Test("an unwinder with functions of the same names that do nothing, LLVM's, is not said to have been told")
+        func otherUnwinder() throws {
+            let fixture = try FramesFixture.c(), library = fixture.folder + "/llvm.so"
+            _ = try ChildProcess.runChecked(
+                ["gcc", "-DLLVM", "-shared", "-fPIC", "-Wl,-soname,libunwind.so.1", "-o", library, FramesFixture.sources + "/decoy.c"])
+            let child = try ChildProcess(["env", "LD_PRELOAD=\(library)", fixture.program], input: .pipe, output: .pipe)
+            #expect(try child.readLine() == "ready")
+            guard case .patched(let report) = applier.apply(fixture.patch, to: child.id), case .notRegistered(let failure)? = report.frames
+            else {
+                Issue.record("it is said to be registered")
+                return
+            }
+            #expect(failure.code == "no-registrable-unwinder" && failure.sentence.contains("not libgcc's"), "\(failure)")
+            let view = try ProcessView(child.id) { $0 == fixture.patch.id ? fixture.patch : nil }
+            #expect(try view.frames(of: #require(view.patches.first))?.word == "not-registered")
+        }
+
         @Test("an unwinder that is loaded after the patch is told by the next apply")
         func loadedLater() throws {
             let walker = try Walker(.c())

@@ -102,7 +102,7 @@ extension SystemTests {
             "killed at random moments",
             arguments: [
                 ["--threads", "3"], ["--threads", "10", "--block", "futex"], ["--block", "read"], ["--block", "nanosleep"],
-                ["--block", "epoll_wait"], ["--churn"],
+                ["--block", "epoll_wait"], ["--churn"], ["--seccomp", "errno"],
             ], [false, true])
         func anyMoment(_ arguments: [String], unmap: Bool) async throws {
             let victim = try Victim(arguments: arguments)
@@ -115,6 +115,21 @@ extension SystemTests {
             }
             try finish(victim)
             if isPatient { #expect(try victim.blocked.returns == 0, "the kernel restarts this call by itself") }
+        }
+
+        @Test(
+            "killed while a thousand threads sleep or stand still: none wakes up, and the next one makes it right",
+            arguments: Scheme.allCases)
+        func thousandThreads(_ scheme: Scheme) async throws {
+            let victim = try Victim("flow.c", ["longjmp", "sleepers", "1000"])
+            var generator = Seeded(Self.seed)
+            for round in 0..<min(Self.rounds, 100) {
+                await killOne(on: victim, &generator, within: 600_000, scheme: scheme, unmap: false)
+                _ = try settled(victim, "round \(round), seed \(Self.seed)")
+            }
+            try finish(victim, scheme: scheme)
+            #expect(try victim.load[1] == 0)
+            #expect(try victim.handle.status().threadCount == 1002)
         }
 
         @Test("a signal that a thread has taken from its queue when Fother is killed in a stop is delivered nevertheless")
