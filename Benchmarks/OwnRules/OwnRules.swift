@@ -31,7 +31,7 @@ import VirtualPatch
     static var usage: Failure {
         Failure(
             "usage",
-            "own-rules relay --rules FOLDER [--udp] --listen PORT --to PORT --as PORT; own-rules send [--udp] --port PORT [--lines] FILE…")
+            "own-rules relay --rules FOLDER [--udp] --listen PORT --to PORT --as PORT; own-rules send [--udp] --port PORT [--lines] [--before HEX,…] [--wait MS] FILE…")
     }
 
     static func complain(_ text: String) { FileHandle.standardError.write(Data((text + "\n").utf8)) }
@@ -187,12 +187,31 @@ struct Sender {
                     answer += gather(socket)
                 }
             } else {
-                _ = socket.send(bytes)
-                answer += gather(socket)
+                for part in pieces(bytes) {
+                    guard socket.send(part) else { break }
+                    answer += gather(socket)
+                }
             }
             socket.close()
             FileHandle.standardOutput.write(Data(answer))
         }
+    }
+
+    /// The file, cut in front of each occurrence of what `--before` gives in hexadecimal, comma-separated: a pause is made there.
+    private func pieces(_ bytes: [UInt8]) -> [[UInt8]] {
+        let marks = (options.values["--before"] ?? "").split(separator: ",").map { word in
+            let digits = Array(word.utf8)
+            return stride(from: 0, to: digits.count - digits.count % 2, by: 2).compactMap {
+                UInt8(String(decoding: digits[$0..<($0 + 2)], as: UTF8.self), radix: 16)
+            }
+        }
+        guard !marks.isEmpty else { return [bytes] }
+        var out: [[UInt8]] = [[]]
+        for i in bytes.indices {
+            if out != [[]], marks.contains(where: { bytes[i...].starts(with: $0) }) { out.append([]) }
+            out[out.count - 1].append(bytes[i])
+        }
+        return out
     }
 
     /// What comes until nothing has come for a while.
