@@ -31,7 +31,8 @@ import VirtualPatch
     static var usage: Failure {
         Failure(
             "usage",
-            "own-rules relay --rules FOLDER [--udp] --listen PORT --to PORT --as PORT; own-rules send [--udp] --port PORT [--lines] [--before HEX,…] [--wait MS] FILE…")
+            "own-rules relay --rules FOLDER [--udp] --listen PORT --to PORT --as PORT; own-rules send [--udp] --port PORT [--lines] [--before HEX,…] [--wait MS] FILE…"
+        )
     }
 
     static func complain(_ text: String) { FileHandle.standardError.write(Data((text + "\n").utf8)) }
