@@ -61,6 +61,9 @@ enum Gaps {
     /// something that failed says nothing.
     static func measure(_ fixture: BenchFixture, threads: Int, spinner: Spinner, rounds: Int) throws -> [GapRow] {
         let target = try BenchTarget(fixture, threads: threads), tracer = Tracer()
+        // As the program does it; the next target must not begin with it.
+        Tracer.stepBack()
+        defer { _ = setpriority(PRIO_PROCESS, 0, 0) }
         if spinner == .pinned { _ = try ChildProcess.runChecked(["taskset", "-a", "-p", "-c", "0", "\(target.id)"]) }
         let isRealtime = spinner == .fifo
         struct Series {

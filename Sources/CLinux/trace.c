@@ -11,6 +11,7 @@
 #include <sched.h>
 #include <elf.h>
 #include <sys/ptrace.h>
+#include <sys/resource.h>
 #include <sys/uio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -82,6 +83,7 @@ int fother_share_memory(int pid, int other) {
     return n < 0 ? -errno : n == 0;
 }
 int fother_tgkill(int tgid, int tid, int signal) { return result(syscall(SYS_tgkill, tgid, tid, signal)); }
+int fother_set_nice(int nice) { return result(setpriority(PRIO_PROCESS, 0, nice)); }
 int fother_gettid(void) { return (int)syscall(SYS_gettid); }
 
 static int alarm_signal(void) { return SIGRTMAX - 3; }

@@ -27,6 +27,7 @@ struct ApplyCommand: ParsableCommand {
 
     func run() throws {
         try Program.run {
+            Tracer.stepBack()
             let store = PatchStore()
             let live = try store.find(patch)
             // What this host holds was trusted when it came.

@@ -23,6 +23,7 @@ struct RevertCommand: ParsableCommand {
 
     func run() throws {
         try Program.run {
+            Tracer.stepBack()
             let live = try PatchStore().find(patch)
             let scan = try ProcessScan(only: pid.isEmpty ? nil : pid.map { ProcessID($0) }, held: { $0 == live.id ? live : nil })
             let applier = Applier(Tracer(), budget: try patience.budget())

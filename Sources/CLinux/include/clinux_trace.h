@@ -27,6 +27,8 @@ int64_t fother_get_vector_state(int tid, void *buffer, size_t size);
 int fother_share_memory(int pid, int other);
 int fother_tgkill(int tgid, int tid, int signal);
 int fother_gettid(void);
+/// setpriority(2) of the calling thread, and of those that it starts.
+int fother_set_nice(int nice);
 
 /// Runs `body` on a new thread that blocks every signal but the alarm's, and waits for its end. The kernel releases
 /// whatever the thread has seized, running or stopped, when it ends.

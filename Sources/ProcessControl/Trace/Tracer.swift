@@ -64,6 +64,15 @@ public struct Tracer: Sendable {
         _ = fother_sleep(1_000_000 << Int64(min(max(attempt - 1, 0), 6)))
     }
 
+    /// Lets everybody else on this machine go first, but while somebody stands still for it; for the calling thread, and those that
+    /// it starts from now on. Where threads may not run first for that while, nothing is changed.
+    public static func stepBack() {
+        guard fother_set_realtime(1) == 0 else { return }
+        _ = fother_set_realtime(0)
+        _ = fother_set_nice(niceWhileNobodyWaits)
+    }
+    private static let niceWhileNobodyWaits: Int32 = 10
+
     /// A moment, for who waits for another processor's work to begin.
     public static func shortRest() { _ = fother_sleep(20_000) }
 
