@@ -63,7 +63,7 @@ enum Gaps {
         let target = try BenchTarget(fixture, threads: threads), tracer = Tracer()
         // As the program does it; the next target must not begin with it.
         Tracer.stepBack()
-        defer { _ = setpriority(PRIO_PROCESS, 0, 0) }
+        defer { _ = setpriority(__priority_which_t(PRIO_PROCESS.rawValue), 0, 0) }
         if spinner == .pinned { _ = try ChildProcess.runChecked(["taskset", "-a", "-p", "-c", "0", "\(target.id)"]) }
         let isRealtime = spinner == .fifo
         struct Series {
