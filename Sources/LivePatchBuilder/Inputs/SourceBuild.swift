@@ -69,7 +69,7 @@ public struct SourceBuild: Sendable {
                 progress("building \(source.name) \(source.version), \(side)")
                 try build(side, in: work, name: source.name, wanted: package.objects.map(\.name))
             }
-            try keep(work, wanted: package.objects.map(\.name), in: kept)
+            try keep(work, source.name, wanted: package.objects.map(\.name), in: kept)
         }
         var objects: [Object] = []
         let isOwn = !change.reverted.isEmpty
@@ -115,11 +115,18 @@ public struct SourceBuild: Sendable {
             bytes = try RegularFile.read(path, limitBytes: PatchSeries.bytesMax)
         }
         let file = work + "/change.patch"
-        try Data(bytes).write(to: URL(fileURLWithPath: file))
-        let result = try ChildProcess.run(
-            Unprivileged.command(
-                ["patch", "--strip=1", "--fuzz=0", "--batch", "--silent", "--no-backup-if-mismatch", "--reject-file=-", "--input=" + file]
-                    + (isReverse ? ["--reverse"] : ["--forward"])), directory: work + "/" + side)
+        func run(_ patch: [UInt8], _ options: [String]) throws -> ChildOutput {
+            try Data(patch).write(to: URL(fileURLWithPath: file))
+            return try ChildProcess.run(
+                Unprivileged.command(
+                    [
+                        "patch", "--strip=1", "--fuzz=0", "--batch", "--silent", "--no-backup-if-mismatch", "--reject-file=-",
+                        "--input=" + file,
+                    ] + (isReverse ? ["--reverse"] : ["--forward"]) + options), directory: work + "/" + side)
+        }
+        // Later fixes pile up on the same tests and notes: there, and only there, an older one need not come off.
+        let comesOff = try !isReverse || run(bytes, ["--dry-run"]).status.isSuccess
+        let result = try run(comesOff ? bytes : PatchText.ofCode(bytes), [])
         guard result.status.isSuccess else {
             throw Failure(
                 "patch-does-not-apply", "the patch cannot be \(isReverse ? "taken off" : "applied"): \(tail(result.output, lines: 3))",
@@ -193,7 +200,7 @@ public struct SourceBuild: Sendable {
     }
 
     /// Copies the objects that are wanted out of both trees, and only when both have been built.
-    private static func keep(_ work: String, wanted: [String], in kept: String) throws {
+    private static func keep(_ work: String, _ name: String, wanted: [String], in kept: String) throws {
         let partial = kept + ".partial-\(ProcessID.own)"
         try? FileManager.default.removeItem(atPath: partial)
         for side in ["unfixed", "fixed"] {
@@ -202,6 +209,13 @@ public struct SourceBuild: Sendable {
             for name in wanted {
                 if let bytes = object(name, in: tree) { try Data(bytes).write(to: URL(fileURLWithPath: partial + "/\(side)/\(name)")) }
             }
+        }
+        let made = (try? FileManager.default.contentsOfDirectory(atPath: partial + "/fixed")) ?? []
+        guard !made.isEmpty else {
+            try? FileManager.default.removeItem(atPath: partial)
+            throw Failure(
+                "object-not-built", "the build made no object that the package has.", at: name,
+                remedy: "The package has \(wanted.joined(separator: ", ")).")
         }
         do { try FileManager.default.moveItem(atPath: partial, toPath: kept) } catch {
             guard FileManager.default.fileExists(atPath: kept) else { throw error }
