@@ -101,6 +101,9 @@ static __thread int alarm_made;
 struct job {
     void (*body)(void *);
     void *context;
+    int is_moved;
+    /// Where it may run again once it has begun.
+    cpu_set_t processors;
 };
 static void *run(void *argument) {
     struct job *job = argument;
@@ -108,6 +111,7 @@ static void *run(void *argument) {
     sigfillset(&mask);
     sigdelset(&mask, alarm_signal());
     pthread_sigmask(SIG_SETMASK, &mask, NULL);
+    if (job->is_moved) pthread_setaffinity_np(pthread_self(), sizeof job->processors, &job->processors);
     job->body(job->context);
     fother_alarm(0);
     return NULL;
@@ -115,9 +119,24 @@ static void *run(void *argument) {
 
 int fother_on_own_thread(void (*body)(void *), void *context) {
     pthread_once(&alarm_once, alarm_install);
-    struct job job = {body, context};
+    struct job job = {body, context, .is_moved = 0};
+    // It begins where the caller is, who only waits for it: anywhere else it would push somebody aside.
+    pthread_attr_t attributes;
+    pthread_attr_init(&attributes);
+    int here = sched_getcpu();
+    if (here >= 0 && here < CPU_SETSIZE && pthread_getaffinity_np(pthread_self(), sizeof job.processors, &job.processors) == 0) {
+        cpu_set_t one;
+        CPU_ZERO(&one);
+        CPU_SET((size_t)here, &one);
+        job.is_moved = pthread_attr_setaffinity_np(&attributes, sizeof one, &one) == 0;
+    }
     pthread_t thread;
-    int error = pthread_create(&thread, NULL, run, &job);
+    int error = pthread_create(&thread, &attributes, run, &job);
+    if (error && job.is_moved) {
+        job.is_moved = 0;
+        error = pthread_create(&thread, NULL, run, &job);
+    }
+    pthread_attr_destroy(&attributes);
     return error ? -error : -pthread_join(thread, NULL);
 }
 
@@ -131,7 +150,7 @@ static void *run_beside(void *argument) {
 uint64_t fother_start_thread(void (*body)(void *), void *context) {
     struct job *job = malloc(sizeof *job);
     if (!job) return 0;
-    *job = (struct job){body, context};
+    *job = (struct job){body, context, .is_moved = 0};
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);

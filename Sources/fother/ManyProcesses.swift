@@ -11,22 +11,28 @@ enum ManyProcesses {
     static func map<Item: Sendable, Value: Sendable>(_ items: [Item], _ label: String, _ body: @escaping @Sendable (Item) -> Value)
         -> [Value]
     {
-        let results = Mutex<[Int: Value]>([:])
-        let queue = OperationQueue()
-        queue.maxConcurrentOperationCount = width
-        for (i, item) in items.enumerated() {
-            queue.addOperation {
-                let value = body(item)
-                let done = results.withLock { results in
-                    results[i] = value
-                    return results.count
+        let results = Mutex<[Int: Value]>([:]), next = Atomic(0)
+        // Threads of our own: a queue runs no more at once than there are processors, and most of the time they wait.
+        let done = DispatchGroup()
+        for _ in 0..<min(width, items.count) {
+            done.enter()
+            Thread.detachNewThread {
+                while true {
+                    let i = next.wrappingAdd(1, ordering: .relaxed).oldValue
+                    guard i < items.count else { break }
+                    let value = body(items[i])
+                    let count = results.withLock { results in
+                        results[i] = value
+                        return results.count
+                    }
+                    if items.count > 1, count % 16 == 0 || count == items.count {
+                        Output.progress("\(label) \(bar(count, items.count)) \(count) of \(items.count)")
+                    }
                 }
-                if items.count > 1, done % 16 == 0 || done == items.count {
-                    Output.progress("\(label) \(bar(done, items.count)) \(done) of \(items.count)")
-                }
+                done.leave()
             }
         }
-        queue.waitUntilAllOperationsAreFinished()
+        done.wait()
         Output.progressDone()
         return results.withLock { results in items.indices.compactMap { results[$0] } }
     }
