@@ -72,7 +72,9 @@ public final class MemoryGroups: Sendable {
             if let last = Self.lastID(), last >= current.settledID { (current.settledID..<last).map { ProcessID($0 + 1) } } else {
                 try listProcesses().filter { !current.known.contains($0) }
             }
-        let candidates = (current.groups[process.id] ?? []) + current.newcomers + new
+        // Who is not known was not compared with anybody.
+        let old = current.known.contains(process.id) ? current.groups[process.id] ?? [] : try listProcesses()
+        let candidates = old + current.newcomers + new
         let others = candidates.filter { $0 != process.id && fother_share_memory(thread.value, $0.value) == 1 }
         if others.isEmpty { return [] }
         // Whoever has no memory at all, a kernel thread or one that is ending, has the same as others without any.

@@ -125,6 +125,7 @@ import VirtualPatch
         let wire = Wire(serverPort: 25)
         wire.handshake()
         wire.client("EHLO a\r\nSTARTTLS\r\n")
+        wire.client([22, 3, 1, 0, 4, 1, 0, 0, 0])
         _ = wire.run(e)
         #expect(e.counters.encrypted.tls == 1)
     }
@@ -145,6 +146,7 @@ import VirtualPatch
         "what a part of a mail holds is found, however it was sent",
         arguments: [
             "DATA\r\nSubject: x\r\n\r\nan EVIL PAYLOAD\r\n.\r\n",
+            "STARTTLS\r\nDATA\r\nSubject: x\r\n\r\nan EVIL PAYLOAD\r\n.\r\n",
             "DATA\r\nContent-Transfer-Encoding: base64\r\n\r\nYW4gRVZJTCBQ\r\nQVlMT0FE\r\n.\r\n",
             "DATA\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\nan EV=49L =\r\nPAYLOAD\r\n.\r\n",
             "DATA\r\nContent-Type: multipart/mixed;\r\n boundary=\"b\"\r\n\r\n--b\r\n\r\ntext\r\n--b\r\nContent-Transfer-Encoding: BASE64\r\n\r\nRVZJTCBQQVlMT0FE\r\n--b--\r\n.\r\n",

@@ -166,9 +166,16 @@ struct CallSite: Sendable {
         guard case .done(var outcome) = sent else { return sent }
         for attempt in 0... {
             _ = fother_sleep(Self.patience << Int64(min(attempt, 5)))
-            let isDone = calls.areDone(in: try process.mappings())
-            // The stub is taken away only when the thread was seen outside.
-            outcome.stubIsFree = try hasLeft(thread, from: stackPointer, deadline)
+            let isDone: Bool
+            do {
+                isDone = calls.areDone(in: try process.mappings())
+                // The stub is taken away only when the thread was seen outside.
+                outcome.stubIsFree = try hasLeft(thread, from: stackPointer, deadline)
+            } catch {
+                // Somebody traces it by now, or it cannot be looked at: the thread may still be on its way.
+                if (error as? Failure)?.saysProcessIsGone == true { throw error }
+                throw abandoned(thread)
+            }
             if isDone, outcome.stubIsFree || attempt >= Self.looksMax { return .done(outcome) }
             if outcome.stubIsFree {
                 if let done = try whatWasDone(by: thread) { return .done(done) }

@@ -262,7 +262,11 @@ func seize(_ thread: ThreadID, of process: ProcessHandle, status: ProcessStatus?
     case 0: return true
     case -ESRCH: return false
     case -EPERM:
-        let status = (try? process.status(of: thread)) ?? status
+        var status = status
+        do { status = try process.status(of: thread) } catch {
+            // It was ending when it was asked for, and is no more.
+            if error.saysProcessIsGone { return false }
+        }
         if status?.isEnded ?? true { return false }
         if status?.isKernelThread == true {
             throw Failure("kernel-thread", "it is a kernel thread.", at: "\(process)")

@@ -17,7 +17,9 @@ struct MailReader {
         case encrypted
     }
 
-    private enum Place { case commands, header, body, chunk(left: Int), encrypted }
+    private enum Place { case commands, header, body, chunk(left: Int), offered, encrypted }
+    /// The first byte of a TLS record that begins a handshake.
+    private static let handshake: UInt8 = 22
     private enum Encoding { case none, base64, quoted }
 
     private let partLimit: Int
@@ -45,6 +47,11 @@ struct MailReader {
         for i in bytes.indices {
             if case .encrypted = place { return }
             let c = bytes[i]
+            // The server may have declined, and a client may ask only to hide what it says next.
+            if case .offered = place {
+                place = c == Self.handshake ? .encrypted : .commands
+                if c == Self.handshake { return tell(.encrypted) }
+            }
             if case .chunk(let left) = place {
                 // Chunks have a length; lines within them are read as those of DATA, without dots.
                 place = .chunk(left: left - 1)
@@ -84,7 +91,7 @@ struct MailReader {
                 message(whole.first == UInt8(ascii: ".") ? Array(whole.dropFirst()) : whole, tell)
             }
         case .chunk: message(whole, tell)
-        case .encrypted: break
+        case .offered, .encrypted: break
         }
     }
 
@@ -108,8 +115,7 @@ struct MailReader {
                 endMessage(tell)
             }
         } else if begins("starttls") {
-            place = .encrypted
-            tell(.encrypted)
+            place = .offered
         }
     }
 
