@@ -29,6 +29,10 @@ struct chtp_connection {
   int requests_only;
   int has_responses;
   uint64_t flags;
+  /* Positions among the bytes fed: the piece that is being read, the end of the head or trailer read last, the end of the last request. */
+  int64_t piece;
+  int64_t head_end;
+  int64_t request_end;
 };
 
 static chtp_connection *owner(const htp_connp_t *parser) { return htp_connp_get_user_data(parser); }
@@ -73,6 +77,7 @@ static int request_header_data(htp_tx_data_t *d) {
 static int request_headers(htp_tx_t *tx) {
   chtp_connection *c = owner(tx->connp);
   c->flags = tx->flags;
+  c->head_end = c->piece + (int64_t)htp_connp_req_data_consumed(tx->connp);
   tell_headers(c, CHTP_REQUEST_HEADER, tx->request_headers);
   /* libhtp takes the target of `CONNECT /` for a name. */
   if (tx->request_hostname && bstr_chr(tx->request_hostname, '/') < 0) tell(c, CHTP_REQUEST_HOST, tx->request_hostname);
@@ -86,8 +91,16 @@ static int request_body(htp_tx_data_t *d) {
   return HTP_OK;
 }
 
+static int request_trailer(htp_tx_t *tx) {
+  chtp_connection *c = owner(tx->connp);
+  c->head_end = c->piece + (int64_t)htp_connp_req_data_consumed(tx->connp);
+  return HTP_OK;
+}
+
 static int request_done(htp_tx_t *tx) {
   chtp_connection *c = owner(tx->connp);
+  /* By now libhtp has looked at what comes next: where it stands is no help. */
+  c->request_end = c->head_end + (tx->request_transfer_coding == HTP_CODING_IDENTITY ? tx->request_content_length : 0);
   /* Only now it is known: a line without a version may still be followed by headers. */
   if (tx->is_protocol_0_9) c->config->sink(c->context, CHTP_NO_LINE_PROTOCOL, NULL, 0, NULL, 0);
   c->config->sink(c->context, CHTP_REQUEST_DONE, NULL, 0, NULL, 0);
@@ -175,6 +188,7 @@ chtp_config *chtp_config_create(int profile, size_t header_limit, chtp_sink sink
   htp_config_register_request_header_data(h, request_header_data);
   htp_config_register_request_headers(h, request_headers);
   htp_config_register_request_body_data(h, request_body);
+  htp_config_register_request_trailer(h, request_trailer);
   htp_config_register_request_complete(h, request_done);
   htp_config_register_response_start(h, response_start);
   htp_config_register_response_line(h, response_line);
@@ -237,6 +251,7 @@ int chtp_request_data(chtp_connection *c, void *context, const void *data, size_
   c->context = context;
   c->requests_only = requests_only && !c->has_responses;
   int result = outcome(htp_connp_req_data(c->parser, NULL, data, length));
+  c->piece += (int64_t)length;
   if (c->requests_only) {
     for (unsigned i = 0; i < c->done_count; i++) htp_tx_destroy_incomplete(c->done[i]);
     c->done_count = 0;
@@ -250,6 +265,8 @@ int chtp_request_data(chtp_connection *c, void *context, const void *data, size_
   c->context = NULL;
   return result;
 }
+
+int64_t chtp_request_end(const chtp_connection *c) { return c->request_end - c->piece; }
 
 int chtp_is_at_rest(const chtp_connection *c) {
   return c->parser && !htp_connp_get_in_tx(c->parser) && !htp_connp_get_out_tx(c->parser);

@@ -4,11 +4,11 @@ import ELF
 
 /// Pure: no socket, no file, no clock. One per thread; the rules are shared.
 public final class Engine {
-    private let inspector: Inspector
-    private let options: EngineOptions
-    private var flows: [FlowName: Flow] = [:]
+    private(set) var inspector: Inspector
+    let options: EngineOptions
+    var flows: [FlowName: Flow] = [:]
     private var defragmenter = Defragmenter()
-    public private(set) var counters = Counters()
+    public internal(set) var counters = Counters()
     private var lastSweep = Instant(nanoseconds: 0)
 
     /// What was seen and what was not; nothing is silent.
@@ -102,6 +102,53 @@ public final class Engine {
         return all
     }
 
+    // MARK: what holds packets back asks for
+
+    /// Another packet; what it leads to is numbered and dated so.
+    func begin(at time: Instant) {
+        counters.packets += 1
+        inspector.packetNumber = counters.packets
+        inspector.now = time
+    }
+
+    func uninspectable(_ reason: Uninspectable.Reason, _ flow: Flow) { inspector.uninspectable(reason, nil, flow, nil) }
+
+    /// Bytes are missing: what comes next begins somewhere.
+    func lose(_ flow: Flow) {
+        flow.letGo()
+        if flow.application != .tls, flow.application != .ssh { flow.application = nil }
+        flow.probed = 0
+        count(flow)
+    }
+
+    /// Where the beginning was not seen, every packet may begin a request.
+    func findAgain(_ flow: Flow) {
+        if flow.http?.isLost == true {
+            flow.http = nil
+            flow.application = nil
+        }
+        guard flow.application == nil else { return }
+        flow.probed = 0
+        if !HTTPSession.looksLikeRequest(flow[toServer: true].beginning.span) { flow[toServer: true].beginning = [] }
+    }
+
+    /// Other rules from here on. A request that has begun is judged by the rules it began under, the next by the new ones.
+    func replaceRules(_ rules: CompiledRules) throws(Failure) {
+        let fresh = try Inspector(rules, options)
+        let renamed = rules.numbers(ofBitsFrom: inspector.rules)
+        for (_, flow) in flows {
+            flow.bits = Set(flow.bits.compactMap { renamed[$0] })
+            flow.thresholds = [:]
+            for toServer in [true, false] { flow[toServer: toServer].stream = nil }
+            if let http = flow.http, !http.isLost { http.retire(for: fresh) }
+        }
+        fresh.memory = inspector.memory.renamed(renamed)
+        fresh.packetNumber = inspector.packetNumber
+        fresh.now = inspector.now
+        fresh.keptBytes = inspector.keptBytes
+        inspector = fresh
+    }
+
     private func inspect(_ bytes: Span<UInt8>, depth: Int, _ time: Instant, isRebuilt: Bool) -> Outcome {
         let packet: Packet
         switch Packet.read(bytes, checksums: options.verifiesChecksums && !isRebuilt) {
@@ -134,7 +181,7 @@ public final class Engine {
         return inspectTransport(packet, bytes, time)
     }
 
-    private func name(_ p: Packet, toServer: Bool) -> FlowName {
+    func name(_ p: Packet, toServer: Bool) -> FlowName {
         toServer
             ? FlowName(
                 client: p.source, server: p.destination, clientPort: p.sourcePort, serverPort: p.destinationPort, transport: p.transport)
@@ -179,7 +226,7 @@ public final class Engine {
         return (flow, toServer)
     }
 
-    private func inspectTransport(_ p: Packet, _ bytes: Span<UInt8>, _ time: Instant) -> Outcome {
+    func inspectTransport(_ p: Packet, _ bytes: Span<UInt8>, _ time: Instant) -> Outcome {
         guard let (flow, toServer) = flow(p, bytes, time) else { return Outcome() }
         if flow.isCondemned {
             flow.lastSeen = time
@@ -198,17 +245,21 @@ public final class Engine {
             flow.message?.feed(bytes.extracting(p.payload), toServer: toServer, flow, inspector)
         }
         count(flow)
-        if flow.application != nil {
-            for index in inspector.rules.protocolOnly {
-                let c = inspector.rules.rules[index]
-                if inspector.applies(c, flow, toServer: toServer) { inspector.fire(c, Spot(), flow, request: nil, toServer: toServer) }
-            }
-        }
+        judgeProtocol(flow, toServer: toServer)
         return settle(flow)
     }
 
+    /// Rules that ask for a protocol and nothing else.
+    func judgeProtocol(_ flow: Flow, toServer: Bool) {
+        guard flow.application != nil else { return }
+        for index in inspector.rules.protocolOnly {
+            let c = inspector.rules.rules[index]
+            if inspector.applies(c, flow, toServer: toServer) { inspector.fire(c, Spot(), flow, request: nil, toServer: toServer) }
+        }
+    }
+
     /// Rules that look at packets alone.
-    private func inspectPacket(_ p: Packet, _ bytes: Span<UInt8>, _ flow: Flow, toServer: Bool) -> Set<Int> {
+    func inspectPacket(_ p: Packet, _ bytes: Span<UInt8>, _ flow: Flow, toServer: Bool) -> Set<Int> {
         var fired: Set<Int> = []
         let payload = bytes.extracting(p.payload)
         let found = inspector.candidates(.packet, payload)
@@ -325,7 +376,7 @@ public final class Engine {
     }
 
     /// Bytes in order, each once. `isScanned`: they are the payload that the rules on packets were just chosen for.
-    private func deliver(_ bytes: Span<UInt8>, _ flow: Flow, toServer: Bool, _ fired: Set<Int>, isScanned: Bool = false) {
+    func deliver(_ bytes: Span<UInt8>, _ flow: Flow, toServer: Bool, _ fired: Set<Int>, isScanned: Bool = false) {
         flow[toServer: toServer].next = (flow[toServer: toServer].next ?? 0) &+ UInt32(truncatingIfNeeded: bytes.count)
         let isKnown = flow.application != nil || flow.probed >= Self.probesMax
         if !isKnown {
@@ -358,7 +409,20 @@ public final class Engine {
             StreamRules.look(bytes, flow, toServer: toServer, inspector, [])
         }
         flow.http?.feed(bytes, toServer: toServer)
+        if let http = flow.http, http.successor != nil { succeed(http, flow, bytes, toServer: toServer) }
         flow.message?.feed(bytes, toServer: toServer, flow, inspector)
+    }
+
+    /// Rules changed while a request was under way: when it is over, what follows it is read under the new ones.
+    private func succeed(_ http: HTTPSession, _ flow: Flow, _ bytes: Span<UInt8>, toServer: Bool) {
+        inspector.takeOver(http.inspector)
+        if let from = http.stoppedAt {
+            let next = HTTPSession(inspector, flow, after: http)
+            flow.http = next
+            if toServer { next.feed(bytes.extracting(min(max(0, from), bytes.count)..<bytes.count), toServer: true) }
+        } else {
+            http.retire(for: inspector)
+        }
     }
 
     private func detect(_ flow: Flow, _ bytes: Span<UInt8>, toServer: Bool) {
@@ -379,14 +443,14 @@ public final class Engine {
         }
     }
 
-    private func forget(_ flow: Flow) {
+    func forget(_ flow: Flow) {
         end(flow)
         inspector.keptBytes -= flow.countedBytes
         flow.countedBytes = 0
     }
 
     /// Counts what is kept; over a limit the flow is given up on, which is said.
-    private func count(_ flow: Flow) {
+    func count(_ flow: Flow) {
         if flow.startsEncryption {
             flow.startsEncryption = false
             counters.encrypted.tls += 1
@@ -407,7 +471,7 @@ public final class Engine {
     static let smallBytes = 2 << 10
     public var keptBytes: Int { inspector.keptBytes }
 
-    private func end(_ flow: Flow) {
+    func end(_ flow: Flow) {
         guard let http = flow.http else { return }
         http.close()
         counters.requests += http.requestCount
@@ -426,7 +490,7 @@ public final class Engine {
     // MARK: the verdict
 
     /// Weighs what matched: pass before drop before reject before alert, then the order of the rules.
-    private func settle(_ flow: Flow) -> Outcome {
+    func settle(_ flow: Flow) -> Outcome {
         var outcome = Outcome()
         guard inspector.hasSomethingToTell else { return outcome }
         let matches = inspector.takeMatches().enumerated().sorted {
@@ -440,15 +504,16 @@ public final class Engine {
                 if hit.isFlowWide { hit.flow.isPassed = true }
                 break
             }
-            let tells = inspector.memory.tells(hit.rule, hit.flow, toServer: hit.toServer, inspector.now)
-            if rule.action != .alert {
+            let counted = inspector.memory.counted(hit.rule, hit.flow, toServer: hit.toServer, inspector.now)
+            if rule.action != .alert || options.alertsBlock && !rule.isSilent {
+                guard !options.alertsBlock || counted.acts else { continue }
                 if outcome.verdict == .pass {
-                    outcome.verdict = rule.action == .drop ? .drop : .reject
+                    outcome.verdict = rule.action == .reject ? .reject : .drop
                     outcome.decidedBy = rule.id
                 }
                 if options.enforces, hit.isFlowWide { hit.flow.isCondemned = true }
             }
-            guard tells, !rule.isSilent else { continue }
+            guard counted.isTold || options.alertsBlock, !rule.isSilent else { continue }
             counters.alerts += 1
             outcome.findings.append(
                 .alert(

@@ -93,6 +93,8 @@ public struct EngineOptions: Sendable {
     public var requestsOnly = false
     /// A drop or reject ends the flow; else it is only told.
     public var enforces = false
+    /// A rule that only alerts blocks too: in the path of traffic rules are loaded to block.
+    public var alertsBlock = false
     public var headerLimitBytes = 64 << 10
     /// A body is kept whole up to here.
     public var wholeBodyBytes = 1 << 20

@@ -56,6 +56,10 @@ final class Flow {
     /// The bytes that began each direction were looked at for their protocol.
     var probed = 0
     var thresholds: [Int: (count: Int, next: Int)] = [:]
+    /// Where packets are held back until they are judged.
+    var passage: Passage?
+    /// Tells connections of the same name apart.
+    var number: UInt64 = 0
 
     init(_ name: FlowName, at time: Instant) {
         self.name = name

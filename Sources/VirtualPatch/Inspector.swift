@@ -75,6 +75,15 @@ final class Inspector {
         unseen.append((Uninspectable(reason: reason, rule: rule?.rule.id, flow: flow.name, request: request, packet: packetNumber), flow))
     }
 
+    /// What the rules before these found since the last packet.
+    func takeOver(_ former: Inspector) {
+        guard former !== self else { return }
+        matched += former.takeMatches()
+        unseen += former.takeUnseen()
+        former.now = now
+        former.packetNumber = packetNumber
+    }
+
     func takeMatches() -> [Hit] {
         defer { matched.removeAll(keepingCapacity: true) }
         return matched

@@ -27,6 +27,16 @@ struct Memory {
         }
     }
 
+    /// The same for other rules; how often rules were told begins anew.
+    func renamed(_ numbers: [Int: Int]) -> Memory {
+        var out = Memory()
+        for (key, until) in hosts {
+            guard let number = numbers[key.number] else { continue }
+            out.hosts[HostKey(number: number, a: key.a, b: key.b)] = until
+        }
+        return out
+    }
+
     /// Whether the bits that the rule waits for are as it wants them.
     func holds(_ rule: CompiledRule, _ flow: Flow, toServer: Bool, _ now: Instant) -> Bool {
         for (operation, bits) in rule.flowBits {
@@ -71,16 +81,16 @@ struct Memory {
         hosts[key] = Instant(nanoseconds: now.nanoseconds &+ UInt64(seconds) &* 1_000_000_000)
     }
 
-    /// Whether a match of a rule with a threshold is told.
-    mutating func tells(_ rule: CompiledRule, _ flow: Flow, toServer: Bool, _ now: Instant) -> Bool {
-        guard let t = rule.rule.threshold else { return true }
+    /// A match of a rule with a threshold: whether it counts as a match at all, and whether it is told.
+    mutating func counted(_ rule: CompiledRule, _ flow: Flow, toServer: Bool, _ now: Instant) -> (acts: Bool, isTold: Bool) {
+        guard let t = rule.rule.threshold else { return (true, true) }
         if t.kind == .backoff {
             var state = flow.thresholds[rule.index] ?? (0, t.count)
             state.count += 1
             let tells = state.count == state.next
             if tells { state.next = state.next.multipliedReportingOverflow(by: t.multiplier).partialValue }
             flow.thresholds[rule.index] = state
-            return tells
+            return (true, tells)
         }
         let source = toServer ? flow.name.client : flow.name.server
         let destination = toServer ? flow.name.server : flow.name.client
@@ -98,14 +108,12 @@ struct Memory {
         entry.count += 1
         defer { counts[key] = entry }
         switch t.kind {
-        case .limit: return entry.count <= t.count
+        case .limit: return (true, entry.count <= t.count)
         case .threshold:
-            if entry.count >= t.count {
-                entry.count = 0
-                return true
-            }
-            return false
-        default: return entry.count == t.count
+            let isReached = entry.count >= t.count
+            if isReached { entry.count = 0 }
+            return (isReached, isReached)
+        default: return (entry.count >= t.count, entry.count == t.count)
         }
     }
 }

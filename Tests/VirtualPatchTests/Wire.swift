@@ -93,14 +93,58 @@ final class Wire {
         return all
     }
 
-    private func packet(toServer: Bool, _ sequence: UInt32, _ acknowledgement: UInt32, _ flags: UInt8, _ payload: [UInt8]) -> [UInt8] {
+    /// One packet of the client at an offset of its stream; -1 is the SYN's place.
+    func packet(offset: Int, flags: UInt8, urgent: UInt16 = 0, payload: [UInt8] = []) -> [UInt8] {
+        let sequence = start &+ 1 &+ UInt32(truncatingIfNeeded: offset)
+        return packet(toServer: true, sequence, flags == 2 ? 0 : 5001, flags, payload, urgent: urgent)
+    }
+
+    /// The server answers the SYN.
+    func answer() -> [UInt8] { packet(toServer: false, 5000, start &+ 1, 18, []) }
+
+    /// The server has the client's first `count` bytes.
+    func acknowledgement(of count: Int) -> [UInt8] {
+        packet(toServer: false, 5001, start &+ 1 &+ UInt32(truncatingIfNeeded: count), 16, [])
+    }
+
+    /// Where in the client's stream a packet's payload begins.
+    func offset(of packet: [UInt8]) -> Int { Int(Int32(bitPattern: Self.sequence(packet) &- start &- 1)) }
+
+    private static func transport(_ packet: [UInt8]) -> Int { packet[0] >> 4 == 6 ? 40 : 20 }
+    static func flags(_ packet: [UInt8]) -> UInt8 { packet[transport(packet) + 13] }
+    static func sequence(_ packet: [UInt8]) -> UInt32 {
+        let at = transport(packet) + 4
+        return packet[at..<(at + 4)].reduce(0) { $0 << 8 | UInt32($1) }
+    }
+    static func payload(_ packet: [UInt8]) -> [UInt8] {
+        let at = transport(packet)
+        return packet[0] >> 4 == 4 && packet[9] == 17 ? [] : Array(packet[(at + Int(packet[at + 12] >> 4) * 4)...])
+    }
+
+    static func hasGoodChecksums(_ packet: [UInt8]) -> Bool {
+        let isV6 = packet[0] >> 4 == 6
+        let at = transport(packet)
+        if !isV6 {
+            guard sum(Array(packet[..<20])) == 0, Int(packet[2]) << 8 | Int(packet[3]) == packet.count else { return false }
+            if packet[9] == 17 { return true }
+        } else if Int(packet[4]) << 8 | Int(packet[5]) != packet.count - 40 {
+            return false
+        }
+        let addresses = isV6 ? Array(packet[8..<40]) : Array(packet[12..<20])
+        let length = packet.count - at
+        return sum(addresses + [0, 6, UInt8(length >> 8), UInt8(length & 255)] + packet[at...]) == 0
+    }
+
+    private func packet(
+        toServer: Bool, _ sequence: UInt32, _ acknowledgement: UInt32, _ flags: UInt8, _ payload: [UInt8], urgent: UInt16 = 0
+    ) -> [UInt8] {
         func word(_ v: UInt32) -> [UInt8] { [UInt8(v >> 24), UInt8(v >> 16 & 255), UInt8(v >> 8 & 255), UInt8(v & 255)] }
         let client: [UInt8] = isV6 ? [0xfd] + Array(repeating: 0, count: 14) + [1] : [10, 0, 0, 1]
         let server: [UInt8] = isV6 ? [0xfd] + Array(repeating: 0, count: 14) + [2] : [10, 0, 0, 2]
         let (source, destination) = toServer ? (client, server) : (server, client)
         func port(_ p: UInt16) -> [UInt8] { [UInt8(p >> 8), UInt8(p & 255)] }
         var tcp = toServer ? port(clientPort) + port(serverPort) : port(serverPort) + port(clientPort)
-        tcp += word(sequence) + word(acknowledgement) + [0x50, flags, 0xff, 0xff, 0, 0, 0, 0] + payload
+        tcp += word(sequence) + word(acknowledgement) + [0x50, flags, 0xff, 0xff, 0, 0, UInt8(urgent >> 8), UInt8(urgent & 255)] + payload
         let pseudo = source + destination + [0, 6, UInt8(tcp.count >> 8), UInt8(tcp.count & 255)]
         Self.put(Self.sum(pseudo + tcp), &tcp, 16)
         if isV6 { return [0x60, 0, 0, 0, UInt8(tcp.count >> 8), UInt8(tcp.count & 255), 6, 64] + source + destination + tcp }

@@ -77,6 +77,9 @@ public enum ServerProfile: Int32, Sendable, CaseIterable {
     func close(_ session: HTTPSession) { unsafe chtp_close(connection, Unmanaged.passUnretained(session).toOpaque()) }
     func closeRequests(_ session: HTTPSession) { unsafe chtp_close_requests(connection, Unmanaged.passUnretained(session).toOpaque()) }
 
+    /// When a request is done: where it ended in the bytes that are being read.
+    var requestEnd: Int { unsafe Int(chtp_request_end(connection)) }
+
     var isAtRest: Bool { unsafe chtp_is_at_rest(connection) != 0 }
     /// Makes a parser at rest ready for another connection.
     func reuse() -> Bool { unsafe chtp_reuse(connection) == 0 }

@@ -25,7 +25,11 @@ final class HTTPReader {
 
 final class HTTPSession {
     private var reader: HTTPReader?
-    private let inspector: Inspector
+    private(set) var inspector: Inspector
+    /// Rules changed during a request: who judges what follows it.
+    private(set) var successor: Inspector?
+    /// Where, in the bytes that were fed last, the first request begins that the successor judges.
+    private(set) var stoppedAt: Int?
     unowned let flow: Flow
     private(set) var requestCount = 0
     private var responsesDone = 0
@@ -34,10 +38,38 @@ final class HTTPSession {
     private(set) var isLost = false
     private var asksForUpgrade = false
     private var isInRequest = false
+    /// Bytes of the client that were read.
+    private(set) var fedBytes = 0
+    /// Where the next request begins among them.
+    private var nextStart = 0
+    /// The requests that the bytes fed last have a part of.
+    private(set) var positions: [RequestPosition] = []
+
+    /// Where a request stands among the client's bytes.
+    struct RequestPosition: Equatable {
+        var number: Int
+        var start: Int
+        var end: Int?
+    }
 
     init(_ inspector: Inspector, _ flow: Flow) {
         self.inspector = inspector
         self.flow = flow
+    }
+
+    init(_ inspector: Inspector, _ flow: Flow, after former: HTTPSession) {
+        self.inspector = inspector
+        self.flow = flow
+        requestCount = former.requestCount
+        responsesDone = requestCount
+        asksForUpgrade = former.asksForUpgrade
+    }
+
+    /// Between two requests the other rules judge at once, else from the next request on.
+    func retire(for fresh: Inspector) {
+        let isAtRest = reader == nil && !isInRequest
+        successor = isAtRest || fresh === inspector ? nil : fresh
+        if isAtRest { inspector = fresh }
     }
 
     /// The messages that are read or come next.
@@ -70,7 +102,10 @@ final class HTTPSession {
         defer { rest() }
         if toServer {
             if asksForUpgrade && !isInRequest && !Self.looksLikeRequest(bytes) { return lose(.httpUpgrade) }
+            positions.removeAll { $0.end != nil }
+            if !isInRequest { nextStart = fedBytes }
             settle(reader.parser.feedRequest(bytes, to: self, requestsOnly: inspector.options.requestsOnly), reader.request)
+            fedBytes += bytes.count
         } else if inspector.rules.usesResponses || !inspector.options.requestsOnly {
             let outcome = reader.parser.feedResponse(bytes, to: self)
             // Replies that cannot be read leave requests readable; rules on replies learn of it.
@@ -113,10 +148,15 @@ final class HTTPSession {
     }
 
     func event(_ number: Int, _ a: Span<UInt8>, _ b: Span<UInt8>) {
-        guard !isLost, let event = HTTPEvent(rawValue: number), let reader else { return }
+        guard !isLost, stoppedAt == nil, let event = HTTPEvent(rawValue: number), let reader else { return }
         let (request, response) = (reader.request, reader.response)
         switch event {
         case .requestStart:
+            if successor != nil, !isInRequest {
+                stoppedAt = nextStart - fedBytes
+                return
+            }
+            positions.append(RequestPosition(number: requestCount + 1, start: nextStart))
             request.clear()
             requestCount += 1
             request.number = requestCount
@@ -138,7 +178,8 @@ final class HTTPSession {
         case .requestDone:
             if request.hasHead { inspector.bodyEnds(request, self) }
             isInRequest = false
-            if request.method.elementsEqual("CONNECT".utf8) { lose(.httpTunnel) }
+            nextStart = fedBytes + reader.parser.requestEnd
+            if let last = positions.indices.last { positions[last].end = nextStart }
         case .noLineProtocol: lose(.httpWithoutVersion)
         case .responseStart:
             response.clear()
@@ -179,5 +220,7 @@ final class HTTPSession {
             inspector.event("http.invalid_transfer_encoding_value_in_request", request, self)
         }
         inspector.head(request, self)
+        // The parser would wait for the answer to it.
+        if request.method.elementsEqual("CONNECT".utf8) { lose(.httpTunnel) }
     }
 }

@@ -138,6 +138,7 @@ public final class CompiledRules: Sendable {
     let used: BufferSet
     let usesResponses: Bool
     let hasStreamRules: Bool
+    private let bitNumbers: [String: Int]
     public var count: Int { rules.count }
 
     public init(_ set: [Rule]) throws(Failure) {
@@ -172,6 +173,7 @@ public final class CompiledRules: Sendable {
         var prefilters = ByMoment<Prefilter>()
         for (moment, list) in lists { prefilters[moment] = try Prefilter(list) }
         rules = compiled
+        bitNumbers = bits
         protocolOnly = compiled.filter(\.isProtocolOnly).map(\.index)
         self.prefilters = prefilters
         self.owners = owners
@@ -179,6 +181,13 @@ public final class CompiledRules: Sendable {
         self.used = used
         hasStreamRules = compiled.contains(where: \.inspectsStream)
         usesResponses = used.contains(where: { $0.moment == .responseHead || $0.moment == .responseBody })
+    }
+
+    /// What other rules call by one number, these call by another.
+    func numbers(ofBitsFrom others: CompiledRules) -> [Int: Int] {
+        var out: [Int: Int] = [:]
+        for (name, number) in others.bitNumbers { out[number] = bitNumbers[name] }
+        return out
     }
 
     private static func firstMoment(_ c: CompiledRule) -> Moment {

@@ -34,14 +34,14 @@ struct Packet {
         var isLast: Bool
     }
 
-    static let fin: UInt8 = 1, syn: UInt8 = 2, rst: UInt8 = 4, ack: UInt8 = 16
+    static let fin: UInt8 = 1, syn: UInt8 = 2, rst: UInt8 = 4, ack: UInt8 = 16, urg: UInt8 = 32
 
-    /// Reads the headers of `bytes`; false with the defect when they do not hold together.
-    static func read(_ bytes: Span<UInt8>, checksums: Bool) -> Result<Packet, DefectError> {
+    /// Reads the headers of `bytes`, or says what is wrong with them. `isCut`: the end of the packet is not there, and need not be.
+    static func read(_ bytes: Span<UInt8>, checksums: Bool, isCut: Bool = false) -> Result<Packet, DefectError> {
         guard bytes.count >= 1 else { return .failure(DefectError(.truncated)) }
         switch bytes[0] >> 4 {
-        case 4: return v4(bytes, checksums)
-        case 6: return v6(bytes, checksums)
+        case 4: return v4(bytes, checksums, isCut)
+        case 6: return v6(bytes, checksums, isCut)
         default: return .failure(DefectError(.malformed))
         }
     }
@@ -51,13 +51,13 @@ struct Packet {
         init(_ defect: Defect) { self.defect = defect }
     }
 
-    private static func v4(_ b: Span<UInt8>, _ checksums: Bool) -> Result<Packet, DefectError> {
+    private static func v4(_ b: Span<UInt8>, _ checksums: Bool, _ isCut: Bool) -> Result<Packet, DefectError> {
         guard b.count >= 20 else { return .failure(DefectError(.truncated)) }
         let headerLength = Int(b[0] & 15) * 4
         let total = Int(b.u16(2))
         guard headerLength >= 20, headerLength <= b.count else { return .failure(DefectError(.malformed)) }
         // Segmentation offload leaves the length at 0.
-        let end = total == 0 ? b.count : total
+        let end = total == 0 || isCut ? min(b.count, total == 0 ? b.count : total) : total
         guard end >= headerLength, end <= b.count else { return .failure(DefectError(.truncated)) }
         if checksums, Checksum.of(b.extracting(0..<headerLength)) != 0 { return .failure(DefectError(.malformed)) }
         var p = Packet()
@@ -76,7 +76,7 @@ struct Packet {
         return p.readTransport(b, checksums)
     }
 
-    private static func v6(_ b: Span<UInt8>, _ checksums: Bool) -> Result<Packet, DefectError> {
+    private static func v6(_ b: Span<UInt8>, _ checksums: Bool, _ isCut: Bool) -> Result<Packet, DefectError> {
         guard b.count >= 40 else { return .failure(DefectError(.truncated)) }
         var p = Packet()
         p.isV6 = true
@@ -85,7 +85,7 @@ struct Packet {
         p.destination = Address(high: b.u64(24), low: b.u64(32))
         p.header = 0..<40
         let length = Int(b.u16(4))
-        let end = length == 0 ? b.count : 40 + length
+        let end = length == 0 || isCut ? min(b.count, length == 0 ? b.count : 40 + length) : 40 + length
         guard end <= b.count else { return .failure(DefectError(.truncated)) }
         var next = b[6]
         var at = 40
