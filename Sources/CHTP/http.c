@@ -33,6 +33,8 @@ struct chtp_connection {
   int64_t piece;
   int64_t head_end;
   int64_t request_end;
+  /* Where the request whose head was read last will end; -1: only the body tells. */
+  int64_t expected_end;
 };
 
 static chtp_connection *owner(const htp_connp_t *parser) { return htp_connp_get_user_data(parser); }
@@ -78,6 +80,8 @@ static int request_headers(htp_tx_t *tx) {
   chtp_connection *c = owner(tx->connp);
   c->flags = tx->flags;
   c->head_end = c->piece + (int64_t)htp_connp_req_data_consumed(tx->connp);
+  const int has_length = tx->request_transfer_coding == HTP_CODING_IDENTITY && tx->request_content_length >= 0;
+  c->expected_end = has_length ? c->head_end + tx->request_content_length : -1;
   tell_headers(c, CHTP_REQUEST_HEADER, tx->request_headers);
   /* libhtp takes the target of `CONNECT /` for a name. */
   if (tx->request_hostname && bstr_chr(tx->request_hostname, '/') < 0) tell(c, CHTP_REQUEST_HOST, tx->request_hostname);
@@ -266,6 +270,7 @@ int chtp_request_data(chtp_connection *c, void *context, const void *data, size_
   return result;
 }
 
+int64_t chtp_expected_end(const chtp_connection *c) { return c->expected_end < 0 ? -1 : c->expected_end - c->piece; }
 int64_t chtp_request_end(const chtp_connection *c) { return c->request_end - c->piece; }
 
 int chtp_is_at_rest(const chtp_connection *c) {

@@ -2,7 +2,8 @@
 
 import ELF
 import Testing
-import VirtualPatch
+
+@testable import VirtualPatch
 
 /// A client and a server with the filter between them: the server here is one that takes the last copy of anything that it has not read.
 final class Line {
@@ -321,6 +322,71 @@ private let bad = "GET /evil HTTP/1.1\r\nHost: a\r\n\r\n"
         #expect(line.drops == 1 && line.blocked == ["1"])
         line.send(Wire.datagram(Array("all well".utf8), serverPort: 53))
         #expect(line.drops == 1)
+    }
+
+    // MARK: neutralising
+
+    private func neutralising(_ rules: String = evil) throws -> Line {
+        let line = try Line(rules) { $0.ports[0].onBlock = .neutralise }
+        line.handshake()
+        return line
+    }
+    /// What a server answers: path and body length of each request it reads.
+    private func requests(_ text: String) -> [String] {
+        var out: [String] = []
+        var rest = text[...]
+        while let end = rest.firstRange(of: "\r\n\r\n") {
+            let head = rest[..<end.lowerBound]
+            let line = head.split(separator: " ").dropFirst().first ?? ""
+            let length = head.firstRange(of: "Content-Length: ").flatMap { Int(head[$0.upperBound...].prefix { $0.isNumber }) } ?? 0
+            out.append("\(line.prefix(5))+\(length)")
+            rest = rest[end.upperBound...].dropFirst(length)
+        }
+        return rest.isEmpty ? out : out + ["rest"]
+    }
+
+    @Test func betweenGoodRequestsABadOneIsOverwritten() throws {
+        let line = try neutralising()
+        line.client(good + bad + good)
+        #expect(line.text.utf8.count == (good + bad + good).utf8.count)
+        #expect(requests(line.text).count == 3 && !line.text.contains("evil"))
+        #expect(line.text.hasPrefix(good) && line.text.hasSuffix(good))
+        #expect(line.resets == 0 && line.injected.isEmpty && line.blocked == ["1"])
+        // The connection lives, and the copy that was let through is the one that counts.
+        line.segments([(0, Array((good + bad + good).utf8))])
+        line.client(good)
+        #expect(requests(line.text).count == 4 && !line.text.contains("evil"))
+    }
+
+    @Test(arguments: [0, 10, 3000]) func aBodyIsOverwrittenAsItComes(length: Int) throws {
+        let line = try neutralising("drop http any any -> any any (msg:\"t\"; http.uri; content:\"/evil\"; sid:1;)")
+        let body = String(repeating: "y", count: length)
+        line.client("POST /evil HTTP/1.1\r\nHost: abc\r\nContent-Length: \(length)\r\n\r\n" + body.prefix(length / 3))
+        line.client(String(body.dropFirst(length / 3).prefix(length / 3)))
+        line.client(body.dropFirst(length / 3 * 2) + good)
+        #expect(requests(line.text).count == 2 && line.text.hasSuffix(good) && !line.text.contains("evil") && !line.text.contains("y"))
+        #expect(line.resets == 0 && line.blocked == ["1"])
+    }
+
+    @Test func lengthsOfHarmlessRequests() throws {
+        for total in Array(29...1200) + [4096, 9_999, 10_050, 65_000, 100_060, 1_000_070] {
+            let request = try #require(Neutralisation.request(total: total, available: total), "\(total)")
+            #expect(request.count == total && requests(String(decoding: request, as: UTF8.self)).count == 1, "\(total)")
+        }
+        #expect(Neutralisation.request(total: 20, available: 20) == nil)
+    }
+
+    @Test func whereItsBeginningPassedTheConnectionIsResetOnceEarlierAnswersAreOut() throws {
+        let line = try neutralising()
+        line.client(good + "GET /ev")
+        line.client("il HTTP/1.1\r\nHost: a\r\n\r\n")
+        #expect(line.resets == 0 && line.drops == 1 && line.blocked == ["1"])
+        // The client acknowledges the first answer, then repeats.
+        line.send(line.wire.packet(offset: good.utf8.count + 7, flags: 16))
+        #expect(line.resets == 0)
+        line.segments([(good.utf8.count + 7, Array("il HTTP/1.1\r\nHost: a\r\n\r\n".utf8))])
+        #expect(line.resets == 1 && line.injected.count == 1)
+        #expect(line.text == good + "GET /ev")
     }
 
     @Test func halfOpenConnectionsAreBounded() throws {

@@ -61,6 +61,9 @@ void chtp_close_requests(chtp_connection *connection, void *context);
 /* When a request is done: where it ended, from the beginning of the piece that is being read. */
 int64_t chtp_request_end(const chtp_connection *connection);
 
+/* When a head is there: where its request will end, counted alike; -1 where only the body's framing tells. */
+int64_t chtp_expected_end(const chtp_connection *connection);
+
 /* Whether nothing of a request has been read that is not done: another connection may use the parser then. */
 int chtp_is_at_rest(const chtp_connection *connection);
 /* Makes a parser at rest ready for another connection. 0, or CHTP_ERROR when memory is short. */

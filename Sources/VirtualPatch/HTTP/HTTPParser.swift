@@ -80,6 +80,12 @@ public enum ServerProfile: Int32, Sendable, CaseIterable {
     /// When a request is done: where it ended in the bytes that are being read.
     var requestEnd: Int { unsafe Int(chtp_request_end(connection)) }
 
+    /// When a head is there: where its request will end, counted alike; nil where only the body's framing tells.
+    var expectedEnd: Int? {
+        let end = unsafe chtp_expected_end(connection)
+        return end < 0 ? nil : Int(end)
+    }
+
     var isAtRest: Bool { unsafe chtp_is_at_rest(connection) != 0 }
     /// Makes a parser at rest ready for another connection.
     func reuse() -> Bool { unsafe chtp_reuse(connection) == 0 }

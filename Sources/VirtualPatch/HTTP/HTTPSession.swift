@@ -50,6 +50,8 @@ final class HTTPSession {
         var number: Int
         var start: Int
         var end: Int?
+        /// Where it will end, once its head says so.
+        var expectedEnd: Int?
     }
 
     init(_ inspector: Inspector, _ flow: Flow) {
@@ -173,7 +175,9 @@ final class HTTPSession {
             if request.rawHeader.count > inspector.options.headerLimitBytes { lose(.httpLimit) }
         case .requestHeader: request.add(name: a, value: b)
         case .requestHost: request.host.append(a)
-        case .requestHeaders: headIsThere(reader)
+        case .requestHeaders:
+            if let last = positions.indices.last { positions[last].expectedEnd = reader.parser.expectedEnd.map { fedBytes + $0 } }
+            headIsThere(reader)
         case .requestBody: inspector.body(a, of: request, self)
         case .requestDone:
             if request.hasHead { inspector.bodyEnds(request, self) }

@@ -91,6 +91,13 @@ struct Delivered {
         compact()
     }
 
+    /// Bytes taken a moment ago are let through as these instead.
+    mutating func amend(_ sequence: UInt32, _ bytes: [UInt8]) {
+        let at = kept.count + distance(sequence)
+        guard at >= 0, at + bytes.count <= kept.count else { return }
+        kept.replaceSubrange(at..<(at + bytes.count), with: bytes)
+    }
+
     /// Remembers the parts of an early segment that are not remembered yet.
     mutating func keep(_ sequence: UInt32, _ payload: Span<UInt8>) {
         var at = distance(sequence)

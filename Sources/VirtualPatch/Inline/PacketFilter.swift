@@ -211,7 +211,8 @@ public final class PacketFilter {
         if p.flags & Packet.urg != 0 {
             edited = PacketEditor.withoutUrgency(packet, p)
         }
-        let corrections = isEmpty ? [] : passage.delivered.corrections(p.sequence, packet.extracting(p.payload))
+        var corrections = isEmpty ? [] : passage.delivered.corrections(p.sequence, packet.extracting(p.payload))
+        if !isEmpty, passage.fillUntil != nil { corrections = filling(p, passage) + corrections }
         if !corrections.isEmpty { edited = PacketEditor.overwritten(edited ?? packet.copied, p, corrections) }
         if let edited {
             own.corrected += 1
@@ -256,11 +257,12 @@ public final class PacketFilter {
         }
         engine.count(flow)
         engine.judgeProtocol(flow, toServer: true)
-        let outcome = engine.settle(flow)
+        var outcome = engine.settle(flow)
+        if passage.neutralised > 0 { outcome = afterNeutralisation(outcome, passage) }
         if outcome.verdict != .pass || !outcome.findings.isEmpty,
             tell(outcome, p, packet, policy, passage, time, &judgement)
         {
-            return block(p, packet, flow, passage, policy, before: before, judgement)
+            return block(p, packet, flow, passage, policy, outcome, before: before, judgement)
         }
         if passage.isConfirmed || passage.start != nil, mayLeave(payload, flow, passage) {
             passage.isBypassed = true
@@ -321,14 +323,37 @@ public final class PacketFilter {
         return ends && !options.observes
     }
 
+    /// A request that was overwritten has done all it could.
+    private func afterNeutralisation(_ outcome: Engine.Outcome, _ passage: Passage) -> Engine.Outcome {
+        var rest = outcome
+        rest.findings.removeAll { $0.isAlert && $0.request.map { $0 <= passage.neutralised } ?? false }
+        if rest.findings.isEmpty { rest.verdict = .pass }
+        return rest
+    }
+
     private func block(
-        _ p: Packet, _ packet: Span<UInt8>, _ flow: Flow, _ passage: Passage, _ policy: PortPolicy, before: UInt32,
-        _ told: Judgement
+        _ p: Packet, _ packet: Span<UInt8>, _ flow: Flow, _ passage: Passage, _ policy: PortPolicy, _ outcome: Engine.Outcome,
+        before: UInt32, _ told: Judgement
     ) -> Judgement {
         var judgement = told
+        if policy.onBlock == .neutralise, outcome.findings.allSatisfy(\.isAlert),
+            let harmless = neutralised(p, packet, flow, passage, outcome, before: before)
+        {
+            judgement.delivery = .replace(harmless)
+            return judgement
+        }
+        let length = policy.onBlock == .neutralise ? lengthBefore(p, flow, passage, outcome, before: before) : 0
         flow.isCondemned = true
         flow.letGo()
         engine.count(flow)
+        for i in judgement.events.indices where judgement.events[i].action == .neutralise { judgement.events[i].action = .reset }
+        if policy.onBlock == .neutralise, passage.neutralised > 0 || flow[toServer: true].packets > 1 || length > 0 {
+            // Responses to what came before are on their way.
+            passage.isWinding = true
+            passage.delivered.restart(at: p.sequence &+ UInt32(truncatingIfNeeded: length))
+            judgement.delivery = length > 0 ? .replace(PacketEditor.cut(packet, p, to: length)) : .drop
+            return judgement
+        }
         passage.delivered.restart(at: before)
         judgement.delivery = .replace(PacketEditor.reset(packet, p, sequence: before))
         if policy.onBlock != .silent { judgement.inject.append(PacketEditor.answerReset(p, payloadBytes: p.payload.count)) }
@@ -338,6 +363,12 @@ public final class PacketFilter {
     /// A packet of a connection that was ended.
     private func refuse(_ p: Packet, _ packet: Span<UInt8>, _ flow: Flow, _ passage: Passage, _ policy: PortPolicy) -> Judgement {
         if p.flags & Packet.rst != 0 { return Judgement(.drop) }
+        if passage.isWinding {
+            // Acknowledgements of responses pass; the first repetition ends it.
+            guard p.payload.count > 0 || p.flags & Packet.fin != 0 else { return Judgement() }
+            guard !Engine.isBefore(passage.delivered.next, p.sequence) else { return Judgement(.drop) }
+            passage.isWinding = false
+        }
         var judgement = Judgement(.replace(PacketEditor.reset(packet, p, sequence: passage.delivered.next)))
         if policy.onBlock != .silent { judgement.inject.append(PacketEditor.answerReset(p, payloadBytes: p.payload.count)) }
         return judgement

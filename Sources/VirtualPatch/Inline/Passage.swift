@@ -22,6 +22,12 @@ final class Passage {
     var sawServerData = false
     /// Never to be looked at again.
     var isBypassed = false
+    /// Bytes before this number belong to a request that is being overwritten.
+    var fillUntil: UInt32?
+    /// The last request that was overwritten.
+    var neutralised = 0
+    /// Condemned, but the server still answers earlier requests: the ends are reset when the client repeats what did not pass.
+    var isWinding = false
 
     init(next: UInt32, start: UInt32?) {
         delivered = Delivered(next: next)
