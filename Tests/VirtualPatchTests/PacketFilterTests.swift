@@ -159,6 +159,9 @@ private let bad = "GET /evil HTTP/1.1\r\nHost: a\r\n\r\n"
         line.client(good)
         #expect(line.text == bad + good)
         #expect(line.events.map(\.kind) == [.wouldBlock] && line.resets == 0)
+        // Not even what would be corrected.
+        line.send(line.wire.packet(offset: (bad + good).utf8.count, flags: 24 | 32, urgent: 1, payload: [65]))
+        #expect(Wire.flags(line.last) & 32 != 0)
     }
 
     @Test func aRuleThatOnlyAlertsBlocksToo() throws {
@@ -420,5 +423,69 @@ private let bad = "GET /evil HTTP/1.1\r\nHost: a\r\n\r\n"
                 at: Instant(nanoseconds: UInt64(i) * 1_000_000 + 2))
         }
         #expect(line.filter.flowCount == 1)
+    }
+}
+
+/// Random senders against random servers: whatever is tried, what a server reads was judged.
+@Suite struct RandomSenderTests {
+    private struct Random: RandomNumberGenerator {
+        var state: UInt64
+        mutating func next() -> UInt64 {
+            state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
+            return state ^ state >> 29
+        }
+    }
+
+    /// Pieces of two streams of the same length, one harmless and one not, in any order, any number of times, with any overlap.
+    @Test(arguments: 0..<8) func noMixtureOfTwoStreamsBringsTheBadOneAcross(seed: Int) throws {
+        for round in 0..<400 {
+            var random = Random(state: UInt64(seed) << 32 | UInt64(round))
+            let line = try Line(evil)
+            line.prefersLatest = Bool.random(using: &random)
+            line.acknowledges = Int.random(in: 0..<4, using: &random) > 0
+            line.handshake()
+            let first = Bool.random(using: &random) ? good : ""
+            if !first.isEmpty { line.client(first) }
+            let base = first.utf8.count
+            let copies = [Array((good + good).utf8), Array((bad + good).utf8)]
+            let count = copies[0].count
+            for _ in 0..<Int.random(in: 4..<60, using: &random) {
+                let start = Int.random(in: 0..<count, using: &random)
+                let length = Int.random(in: 1...min(count - start, 40), using: &random)
+                let copy = copies[Int.random(in: 0..<2, using: &random)]
+                line.segments([(base + start, Array(copy[start..<(start + length)]))])
+                if Int.random(in: 0..<12, using: &random) == 0 {
+                    line.send(line.wire.packet(offset: base + start, flags: [4, 17, 16, 1].randomElement(using: &random) ?? 4))
+                }
+            }
+            // What is missing comes from the bad copy.
+            for start in stride(from: 0, to: count, by: 7) {
+                line.segments([(base + start, Array(copies[1][start..<min(count, start + 7)]))])
+            }
+            let text = line.text.dropFirst(base)
+            #expect(!text.contains("/evil HTTP/1.1\r\nHost: a\r\n\r\n"), "seed \(seed), round \(round): \(line.text)")
+        }
+    }
+
+    /// One sender who plays by the rules is always served, however the network shuffles and repeats.
+    @Test(arguments: 0..<4) func anHonestSenderIsServed(seed: Int) throws {
+        for round in 0..<200 {
+            var random = Random(state: UInt64(seed + 100) << 32 | UInt64(round))
+            let line = try Line(evil)
+            line.prefersLatest = Bool.random(using: &random)
+            line.handshake()
+            line.client(good)
+            let stream = Array((good + good + good).utf8)
+            var pieces: [(offset: Int, bytes: [UInt8])] = []
+            var at = 0
+            while at < stream.count {
+                let n = min(stream.count - at, Int.random(in: 1...30, using: &random))
+                pieces.append((good.utf8.count + at, Array(stream[at..<(at + n)])))
+                at += n
+            }
+            let repeated = pieces.filter { _ in Bool.random(using: &random) }
+            line.segments((pieces + repeated).shuffled(using: &random))
+            #expect(line.text == good + good + good + good && line.resets == 0 && line.events.isEmpty, "seed \(seed), round \(round)")
+        }
     }
 }

@@ -70,14 +70,19 @@ public final class PacketFilter {
         else {
             guard isInbound else { return Judgement() }
             own.malformed += 1
-            return Judgement(.drop)
+            return Judgement(options.observes ? .accept : .drop)
         }
         guard isInbound else {
             if p.transport == 6 { return reply(p, packet, wireBytes: wireBytes, time) }
             return Judgement()
         }
         guard let policy = policies[Self.key(p.transport, p.destinationPort)] else { return Judgement() }
-        return p.transport == 6 ? segment(p, packet, policy, wasSeen: wasSeen, time) : datagram(p, packet, policy, time)
+        var judgement = p.transport == 6 ? segment(p, packet, policy, wasSeen: wasSeen, time) : datagram(p, packet, policy, time)
+        if options.observes {
+            judgement.delivery = .accept
+            judgement.inject = []
+        }
+        return judgement
     }
 
     // MARK: UDP
