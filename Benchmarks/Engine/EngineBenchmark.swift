@@ -4,7 +4,7 @@ import ELF
 import Foundation
 import VirtualPatch
 
-/// `bench-engine [--rounds N] [--megabytes N] [--only load,requests,uploads,flows] RULES…`
+/// `bench-engine [--rounds N] [--megabytes N] [--only load,requests,uploads,inline,flows] RULES…`
 @main
 struct EngineBenchmark {
     var rounds = 5
@@ -60,6 +60,7 @@ struct EngineBenchmark {
                 bar("within 4 times the bare scan", result.seconds <= 4 * result.scan)
             }
         }
+        if wants("inline") { try inline(compiled) }
         if wants("flows") { try idleFlows(compiled) }
     }
 
@@ -112,6 +113,50 @@ struct EngineBenchmark {
                 megabytes / scan, seconds / scan))
         print("  \(counters.requests) requests judged, \(counters.alerts) alerts, \(counters.uninspectable) uninspectable")
         return (seconds, scan)
+    }
+
+    /// The filter that holds packets back, beside the engine that only looks: what it costs to keep, compare and decide.
+    private func inline(_ compiled: CompiledRules) throws {
+        for (name, traffic) in [
+            ("ordinary requests", Traffic.browsing(megabytes << 20, isAnswered: true)),
+            ("uploads in segments of 32 KiB", Traffic.uploads(megabytes << 20, segmentBytes: 32 << 10, isAnswered: true)),
+        ] {
+            let bytes = traffic.bytes.span
+            var options = FilterOptions()
+            options.ports = [PortPolicy(port: 80, transport: 6)]
+            var inline: [Double] = [], looking: [Double] = []
+            var counters = FilterCounters()
+            for _ in 0..<rounds {
+                let filter = try PacketFilter(compiled, options)
+                inline.append(
+                    Self.cpu {
+                        for (i, range) in traffic.packets.enumerated() {
+                            let packet = bytes.extracting(range)
+                            _ = filter.judge(
+                                packet, wireBytes: range.count, isInbound: packet[19] == 1, isChecksumVerified: true, wasSeen: true,
+                                at: Instant(nanoseconds: UInt64(i) * 1_000))
+                        }
+                    })
+                counters = filter.counters
+                var engineOptions = EngineOptions()
+                engineOptions.requestsOnly = true
+                engineOptions.verifiesChecksums = false
+                let engine = try Engine(compiled, engineOptions)
+                looking.append(
+                    Self.cpu {
+                        for (i, range) in traffic.packets.enumerated() {
+                            _ = engine.inspect(packet: bytes.extracting(range), at: Instant(nanoseconds: UInt64(i) * 1_000))
+                        }
+                    })
+            }
+            let seconds = Self.median(inline)
+            print(
+                String(
+                    format: "inline, %@: %.2f us a request, %.2f s/GB, %.2f times the engine alone", name,
+                    seconds / Double(traffic.requests) * 1e6, seconds / Double(traffic.payloadBytes) * 1e9,
+                    seconds / Self.median(looking)))
+            print("  \(counters.packets) packets, \(counters.replies) replies, \(counters.blocked) blocked, \(counters.refused) refused")
+        }
     }
 
     /// Connections that are open and silent, after a request each.

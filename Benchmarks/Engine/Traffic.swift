@@ -10,12 +10,15 @@ struct Traffic {
     private(set) var payloads: [Range<Int>] = []
     private(set) var requests = 0
     private var connections: UInt32 = 0
+    /// The server acknowledges each segment.
+    private var isAnswered = false
 
     var payloadBytes: Int { payloads.reduce(0) { $0 + $1.count } }
 
     /// Connections of `each` requests, until there are `size` bytes. Nine of ten only get, one posts a form or JSON.
-    static func browsing(_ size: Int, each: Int = 20, segmentBytes: Int = 1448) -> Traffic {
+    static func browsing(_ size: Int, each: Int = 20, segmentBytes: Int = 1448, isAnswered: Bool = false) -> Traffic {
         var traffic = Traffic()
+        traffic.isAnswered = isAnswered
         traffic.bytes.reserveCapacity(size + size / 8)
         var n = 0
         while traffic.bytes.count < size {
@@ -30,8 +33,9 @@ struct Traffic {
     }
 
     /// One upload a connection.
-    static func uploads(_ size: Int, each: Int = 8 << 20, segmentBytes: Int = 1448) -> Traffic {
+    static func uploads(_ size: Int, each: Int = 8 << 20, segmentBytes: Int = 1448, isAnswered: Bool = false) -> Traffic {
         var traffic = Traffic()
+        traffic.isAnswered = isAnswered
         traffic.bytes.reserveCapacity(size + size / 8 + each)
         var seed: UInt64 = 88_172_645_463_325_252
         while traffic.bytes.count < size {
@@ -68,18 +72,23 @@ struct Traffic {
             packet(stream, toServer: true, 24, part)
             payloads.append(bytes.count - part.count..<bytes.count)
             stream.sequence &+= UInt32(part.count)
+            if isAnswered { packet(stream, toServer: false, 16, [], acknowledgement: stream.sequence) }
         }
     }
 
     /// IPv4 and TCP without checksums: inline the kernel has verified them.
-    private mutating func packet(_ s: Stream, toServer: Bool, _ flags: UInt8, _ content: ArraySlice<UInt8>) {
+    private mutating func packet(_ s: Stream, toServer: Bool, _ flags: UInt8, _ content: ArraySlice<UInt8>, acknowledgement: UInt32? = nil)
+    {
         func word(_ v: UInt32) -> [UInt8] { [UInt8(v >> 24), UInt8(v >> 16 & 255), UInt8(v >> 8 & 255), UInt8(v & 255)] }
         func half(_ v: UInt16) -> [UInt8] { [UInt8(v >> 8), UInt8(v & 255)] }
         let start = bytes.count
         let (client, server) = (word(s.client), word(0x0aff_0001))
         bytes += [0x45, 0] + half(UInt16(40 + content.count)) + [0, 1, 0, 0, 64, 6, 0, 0] + (toServer ? client + server : server + client)
         bytes += toServer ? half(s.port) + half(80) : half(80) + half(s.port)
-        bytes += word(toServer ? s.sequence : 5_000) + word(toServer ? 5_001 : s.sequence &+ 1) + [0x50, flags, 0xff, 0xff, 0, 0, 0, 0]
+        bytes +=
+            word(toServer ? s.sequence : 5_000) + word(toServer ? 5_001 : acknowledgement ?? s.sequence &+ 1) + [
+                0x50, flags, 0xff, 0xff, 0, 0, 0, 0,
+            ]
         bytes += content
         packets.append(start..<bytes.count)
     }
