@@ -327,6 +327,23 @@ private let bad = "GET /evil HTTP/1.1\r\nHost: a\r\n\r\n"
         #expect(line.drops == 1)
     }
 
+    @Test func rulesOnRepliesAreRefusedByName() {
+        let set = RuleSet.load([
+            RuleSet.File(
+                name: "t.rules",
+                bytes: Array(
+                    """
+                    drop http any any -> any any (msg:"a"; flow:to_client; http.stat_code; content:"500"; sid:1;)
+                    drop http any any -> any any (msg:"b"; http.stat_code; content:"500"; sid:2;)
+                    drop http any any -> any any (msg:"c"; http.uri; content:"/x"; sid:3;)
+                    drop tcp any any -> any any (msg:"d"; content:"either way"; sid:4;)
+                    """.utf8))
+        ])
+        let inline = set.forRequests()
+        #expect(inline.rules.map(\.id) == ["3", "4"])
+        #expect(inline.refused.map(\.code) == ["rule-reads-replies", "rule-reads-replies"] && inline.total == set.total)
+    }
+
     // MARK: neutralising
 
     private func neutralising(_ rules: String = evil) throws -> Line {
