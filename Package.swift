@@ -69,6 +69,7 @@ let package = Package(
         .testTarget(
             name: "CorpusTests", dependencies: ["ELF", "ProcessControl", "fother"], exclude: ["Fixtures"], swiftSettings: strict),
         tests("VirtualPatchTests", ["ELF", "ProcessControl", "VirtualPatch", "Interception", .product(name: "Yams", package: "Yams")]),
+        tests("InterceptionTests", ["ELF", "ProcessControl", "fother"]),
         tests("LivePatchBuilderTests", ["ELF", "MachineCode", "ProcessControl", "LivePatch", "LivePatchBuilder"]),
         // benchmarks: medians and ratios, never run by tests
         .executableTarget(
