@@ -1,5 +1,5 @@
 // Measures what patching costs the patched, in one run beside doing nothing and beside the bare floor of a stop:
-//   bench-apply [--rounds N] [--only gaps|processes|counts|cost] [--threads N,…] [--json]
+//   bench-apply [--rounds N] [--only gaps|processes|memory|counts|cost] [--threads N,…] [--json]
 // FOTHER: the program, for many processes and for counting (default: fother beside this one). Needs root.
 // Exit: 0 measured, whether the bars are met or not; 1 something failed; 64 usage; 77 not root.
 
@@ -13,7 +13,7 @@ import ProcessControl
 struct ApplyBenchmark {
     struct Options {
         var rounds = 101
-        var only: Set<String> = ["gaps", "processes", "counts", "cost"]
+        var only: Set<String> = ["gaps", "processes", "memory", "counts", "cost"]
         var threads = [1, 10, 100, 1000]
         var isJSON = false
 
@@ -40,7 +40,7 @@ struct ApplyBenchmark {
 
     static func main() {
         guard let options = Options(Array(CommandLine.arguments.dropFirst())) else {
-            print("usage: bench-apply [--rounds N] [--only gaps|processes|counts|cost] [--threads N,…] [--json]")
+            print("usage: bench-apply [--rounds N] [--only gaps|processes|memory|counts|cost] [--threads N,…] [--json]")
             exit(64)
         }
         guard geteuid() == 0 else {
@@ -85,6 +85,10 @@ struct ApplyBenchmark {
             }
             terminal.progress("")
             terminal.show(report.processes)
+        }
+        if options.only.contains("memory") {
+            report.memory = try CodeMemory.measure(fixture, processes: 100)
+            terminal.show(report.memory)
         }
         if options.only.contains("counts") {
             for threads in options.threads { report.counts += try CallCounts.measure(fixture, threads: threads, program: program) }

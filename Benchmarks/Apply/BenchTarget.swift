@@ -59,7 +59,7 @@ struct BenchFixture {
 
 /// One running spinner. See Fixtures/spinner.c.
 struct BenchTarget {
-    enum Command: UInt8 { case spin = 1, spinRealtime, cost }
+    enum Command: UInt8 { case spin = 1, spinRealtime, cost, mapAnonymous, mapMemfd }
 
     let child: ChildProcess
     let handle: ProcessHandle
@@ -84,7 +84,7 @@ struct BenchTarget {
     private func perform(_ command: Command, _ during: () throws -> Void) throws {
         let before = try done()
         try child.write([command.rawValue])
-        if command != .cost {
+        if command == .spin || command == .spinRealtime {
             while try memory.read(at: control, count: 1) != [command.rawValue] { usleep(50) }
             try during()
             try memory.write([0], at: control)
@@ -107,6 +107,12 @@ struct BenchTarget {
     func callCost() throws -> Double {
         try perform(.cost) {}
         return Double(try word(16)) / 1000
+    }
+
+    /// Has it map so many bytes of code that it shares with nobody, and touch them.
+    func mapCode(bytes: Int, inMemfd: Bool) throws {
+        try memory.write((0..<8).map { UInt8(truncatingIfNeeded: bytes >> (8 * $0)) }, at: control + 40)
+        try perform(inMemfd ? .mapMemfd : .mapAnonymous) {}
     }
 
     /// Answers that neither build gives.

@@ -8,6 +8,7 @@ struct Report: Codable {
     var machine: String
     var gaps: [GapRow] = []
     var processes: [ManyRow] = []
+    var memory: [MemoryRow] = []
     var counts: [CountRow] = []
     var callCost: [CallCostRow] = []
     var bars: [Bar] = []
@@ -71,6 +72,16 @@ struct Terminal {
                 [rounded(row.wallMilliseconds, 0), rounded(row.perProcessMilliseconds, 2), rounded(row.privateKiBEach, 1)])
         }
         line("  KiB each: private memory that a process has gained since before the apply.")
+    }
+    func show(_ rows: [MemoryRow]) {
+        head("Memory that each of \(rows.first?.processes ?? 0) processes has more, KiB")
+        columns("", 46, ["private", "prop.", "resident"])
+        for row in rows {
+            columns(
+                row.kind, 46,
+                [rounded(row.privateKiBEach, 1), rounded(row.proportionalKiBEach, 1), rounded(row.residentKiBEach, 1)])
+        }
+        line("  prop.: each shared page divided among those that share it.")
     }
     func show(_ rows: [CountRow]) {
         head("Calls of the kernel by one fother command, counted by strace")

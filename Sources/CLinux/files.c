@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <signal.h>
 #include <sys/types.h>
 #include <sys/wait.h>
@@ -114,6 +115,11 @@ int64_t fother_list_numbers(int directory, int32_t *numbers, size_t capacity) {
             count++;
         }
     }
+}
+
+int64_t fother_links(int fd) {
+    struct stat s;
+    return fstat(fd, &s) < 0 ? -errno : (int64_t)s.st_nlink;
 }
 
 int64_t fother_process_read(int pid, uint64_t address, void *buffer, size_t size) {

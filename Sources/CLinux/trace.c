@@ -82,6 +82,12 @@ int fother_share_memory(int pid, int other) {
     long n = syscall(SYS_kcmp, pid, other, 1 /* KCMP_VM */, 0, 0);
     return n < 0 ? -errno : n == 0;
 }
+int64_t fother_robust_list(int tid) {
+    void *head = NULL;
+    size_t size;
+    long n = syscall(SYS_get_robust_list, tid, &head, &size);
+    return n < 0 ? -errno : (int64_t)(uintptr_t)head;
+}
 int fother_tgkill(int tgid, int tid, int signal) { return result(syscall(SYS_tgkill, tgid, tid, signal)); }
 int fother_set_nice(int nice) { return result(setpriority(PRIO_PROCESS, 0, nice)); }
 int fother_gettid(void) { return (int)syscall(SYS_gettid); }

@@ -270,6 +270,12 @@ public struct Applier: Sendable {
                 switch try pageSwap(plan, on: !on.isEmpty, target) {
                 case .done: return .switched(pause: .zero, attempts: 0, finishing: settle(plan, on: !on.isEmpty, target))
                 case .notPossible(let failure): if case .pageSwap = path { return .untouched(.refused(failure)) }
+                case .halfWay(let failure):
+                    // The old code is in force, by jumps that lead back to it; without them it is as if nothing had happened.
+                    let undone = flip(off: [plan], on: [], target)
+                    guard case .switched = undone else { return .unknown(failure) }
+                    if on.isEmpty { return undone }
+                    if case .pageSwap = path { return .untouched(.refused(failure)) }
                 }
             }
         } catch {

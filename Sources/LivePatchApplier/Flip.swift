@@ -98,9 +98,8 @@ extension Applier {
                 let stop = try tracer.withStopped(
                     target.handle, timeout: budget.pause, helper: helper, closing: { scan.abandon() },
                     observer: { thread in
-                        scan.add(thread)
                         // Others are still coming to a stop meanwhile.
-                        if !isLarge { scan.lookAtOne(words) }
+                        if isLarge { scan.add(thread) } else { scan.lookAt(thread, words) }
                     }
                 ) { stopped throws -> [BlockingThread] in
                     var blocking = scan.finish(words)

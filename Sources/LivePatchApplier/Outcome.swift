@@ -124,4 +124,6 @@ public enum TransitionStep: Sendable, Hashable {
     case mapped, written, registered, stopped, siteWritten(Int), committed, released
     /// Of the path without a stop of all threads.
     case spareMapped, spareWritten, swapped
+    /// The kernel put some pages in place and refused the next.
+    case swappedInPart
 }

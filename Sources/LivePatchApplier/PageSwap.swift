@@ -18,6 +18,8 @@ enum PageSwap {
         case done
         /// Nothing was changed.
         case notPossible(Failure)
+        /// Some pages are in place and some are not. All of them run the old code; a stop of all threads must put things in order.
+        case halfWay(Failure)
     }
 }
 
@@ -55,10 +57,20 @@ extension Applier {
         } catch {
             closeHole(copies, target)
             let failure = error as? Failure ?? Failure("unexpected", "\(error)", at: "\(target.handle)")
-            // No move was made, and none is under way: the kernel may have refused the first, for code that is sealed.
-            guard failure.code != "call-timeout", try isUntouched(plan, on: on, target) else { throw failure }
+            // A move that is still under way must not meet what is done next.
+            guard failure.code != "call-timeout" else { throw failure }
             let unmap = SystemCall.unmap(spare, bytes: copies.count * PageSwap.page)
             do { try tracer.perform([unmap], in: target.handle, maps: try target.handle.mappings()) } catch { throw failure }
+            // The kernel may have refused the first, for code that is sealed, or a later one, for want of room in the map.
+            guard try isUntouched(plan, on: on, target) else {
+                checkpoint(.swappedInPart)
+                return .halfWay(failure)
+            }
+            if !on {
+                // In force again; old code may have been entered meanwhile.
+                try target.memory.write([0], at: plan.effective)
+                try target.memory.write([1], at: plan.commit)
+            }
             return .notPossible(failure)
         }
         if on {

@@ -50,12 +50,20 @@ public struct ProcessScan: Sendable {
     /// Processes that may run anything: looking was not permitted, or failed.
     public var unreadable: [(id: ProcessID, failure: Failure)] = []
 
-    /// `only`: these processes instead of all. Throws `proc-unreadable`.
-    public init(only: [ProcessID]? = nil, held: (PatchID) -> LivePatch?) throws(Failure) {
-        let ids: [ProcessID]
-        if let only { ids = only } else { ids = try listProcesses() }
-        for id in ids where id != ProcessID.own {
-            switch Self.look(id, held) {
+    /// What came out of looking at one process.
+    public typealias Look = Result<ProcessView, any Error>
+
+    /// `only`: these processes instead of all. `except`: who was looked at before. `each`: looks at all of them, one after the other or
+    /// several at once; its answer is in their order. Throws `proc-unreadable`.
+    public init(
+        only: [ProcessID]? = nil, except: Set<ProcessID> = [], held: @escaping @Sendable (PatchID) -> LivePatch?,
+        each: ([ProcessID], @escaping @Sendable (ProcessID) -> Look) -> [Look] = { $0.map($1) }
+    ) throws(Failure) {
+        let all: [ProcessID]
+        if let only { all = only } else { all = try listProcesses() }
+        let ids = all.filter { $0 != ProcessID.own && !except.contains($0) }
+        for (id, look) in zip(ids, each(ids) { Self.look($0, held) }) {
+            switch look {
             case .success(let view):
                 if !view.status.isKernelThread, !view.status.isProcessEnded { views.append(view) }
             case .failure(let failure as Failure):
@@ -66,7 +74,7 @@ public struct ProcessScan: Sendable {
         }
     }
 
-    private static func look(_ id: ProcessID, _ held: (PatchID) -> LivePatch?) -> Result<ProcessView, any Error> {
+    private static func look(_ id: ProcessID, _ held: (PatchID) -> LivePatch?) -> Look {
         do { return .success(try ProcessView(id, held: held)) } catch { return .failure(error) }
     }
 }

@@ -103,6 +103,14 @@ struct StackMap: Sendable {
         return natural?.contains(thread.stackPointer) != true
     }
 
+    /// The live part of a sleeping thread's stack where that is the one it was born with; nil where that cannot be told.
+    func live(_ sleeper: SleepingThread) -> Range<RuntimeAddress>? {
+        let pointer = RuntimeAddress(sleeper.stackPointer.value & ~7)
+        guard let here = maps.mapping(at: pointer)?.range, here.upperBound - pointer <= GuardedRanges.stackMax else { return nil }
+        let natural = sleeper.thread.value == process.value ? main : sleeper.robustList.flatMap { maps.mapping(at: $0)?.range }
+        return natural == here ? pointer..<here.upperBound : nil
+    }
+
     /// The live parts of a thread's stacks: from its stack pointer to the end of that mapping and, when it stands on another
     /// than its natural one (a signal handler's, a coroutine's), all of the natural one. Nil where that cannot be told.
     func live(_ thread: StoppedThread) -> [Range<RuntimeAddress>]? {
@@ -136,6 +144,18 @@ enum SafePoint {
             if let found = returning(thread, range, guarded, words, walker) { return found }
         }
         return nil
+    }
+
+    /// Whether a thread sleeps outside of all guarded ranges and no word of its stack leads into one. It is not woken up for
+    /// that; if not, only a stop can tell.
+    static func sleepsOutside(
+        _ thread: ThreadID, _ process: ProcessHandle, _ guarded: GuardedRanges, _ stacks: StackMap, _ words: WordReader
+    ) -> Bool {
+        guard let sleeper = process.sleeping(thread), guarded.name(at: sleeper.instructionPointer.value, asReturn: false) == nil,
+            let range = stacks.live(sleeper), words.read(range),
+            words.first(from: range.lowerBound.value, between: guarded.bounds, where: guarded.returnsInto) == nil
+        else { return false }
+        return process.stillSleeps(sleeper)
     }
 
     /// One thread at a time: the verdict is about the moment when it stood still, and reached when it runs again.

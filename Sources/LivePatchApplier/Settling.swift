@@ -1,5 +1,5 @@
 // After a switch call by call: watches the threads until each has been seen once outside the code that was switched away
-// from. One thread at a time is stopped for it, for as long as it takes to read its stack.
+// from. One that sleeps is left asleep; any other is stopped for it, one at a time, for as long as it takes to read its stack.
 
 import ELF
 import LivePatch
@@ -28,7 +28,7 @@ extension Applier {
         return []
     }
 
-    /// Stops one thread after the other until each, new ones too, was seen once outside the guarded code, which nobody enters any
+    /// Looks at one thread after the other until each, new ones too, was seen once outside the guarded code, which nobody enters any
     /// more. Returns those that were not by then; empty also when the process has ended.
     func seenOutside(
         _ guarded: GuardedRanges, _ target: Target, _ words: WordReader, _ walker: StackWalker, until deadline: ContinuousClock.Instant
@@ -46,6 +46,10 @@ extension Applier {
             let left = threads.filter { !seen.contains($0) }
             if left.isEmpty { return [] }
             for thread in left {
+                if SafePoint.sleepsOutside(thread, target.handle, guarded, stacks, words) {
+                    seen.insert(thread)
+                    continue
+                }
                 do {
                     let found = try SafePoint.blocking(
                         thread, target, guarded, stacks, words, walker, tracer, within: budget.pause)

@@ -15,6 +15,9 @@ struct SiteSwitch {
     }
 
     private let writes: [Write]
+    private let places: [(address: RuntimeAddress, count: Int)]
+    /// By write: the others that write some of the same bytes, as where one patch makes way for another.
+    private let overlaps: [[Int]]
     private let memory: ProcessMemory
     private let checkpoint: @Sendable (TransitionStep) -> Void
 
@@ -42,6 +45,8 @@ struct SiteSwitch {
         }
         for plan in on { set(plan.commit, 1, .committed) }
         self.writes = writes
+        places = writes.map { (address: $0.address, count: $0.bytes.count) }
+        overlaps = Self.overlaps(places)
         self.memory = memory
         self.checkpoint = checkpoint
     }
@@ -50,17 +55,12 @@ struct SiteSwitch {
     /// `site-altered`, `read-back`, or the memory's.
     func perform() throws {
         checkpoint(.stopped)
-        let places = writes.map { (address: $0.address, count: $0.bytes.count) }
-        // Where one patch makes way for another the same bytes are written twice: what is there at each write follows from the others.
-        var now: [RuntimeAddress: UInt8] = [:]
-        for (place, bytes) in zip(places, try memory.read(places)) {
-            for k in 0..<place.count { now[place.address + k] = bytes[k] }
-        }
-        func bytes(at place: (address: RuntimeAddress, count: Int)) -> [UInt8] { (0..<place.count).map { now[place.address + $0] ?? 0 } }
+        // All there was to prepare is prepared: every thread of the process waits.
+        var now = try memory.read(places)
         var done: [(RuntimeAddress, [UInt8])] = []
         do {
-            for (w, place) in zip(writes, places) {
-                let before = bytes(at: place)
+            for i in writes.indices {
+                let w = writes[i], before = now[i]
                 guard w.expected.contains(before) else {
                     throw Failure(
                         "site-altered", "the code at the patch site is neither the old build's nor the patch's.",
@@ -70,15 +70,38 @@ struct SiteSwitch {
                 guard before != w.bytes else { continue }
                 try memory.write(w.bytes, at: w.address)
                 done.append((w.address, before))
-                for (k, byte) in w.bytes.enumerated() { now[w.address + k] = byte }
+                now[i] = w.bytes
+                for other in overlaps[i] { put(w.bytes, at: w.address, into: &now[other], at: places[other].address) }
                 if let step = w.step { checkpoint(step) }
             }
-            for ((w, place), found) in zip(zip(writes, places), try memory.read(places)) where found != bytes(at: place) {
-                throw Failure("read-back", "a patch site does not read back as written.", at: "process \(memory.process) \(w.function)")
+            let after = try memory.read(places)
+            for i in writes.indices where after[i] != now[i] {
+                throw Failure(
+                    "read-back", "a patch site does not read back as written.", at: "process \(memory.process) \(writes[i].function)")
             }
         } catch {
             for (address, bytes) in done.reversed() { try? memory.write(bytes, at: address) }
             throw error
+        }
+    }
+
+    private static func overlaps(_ places: [(address: RuntimeAddress, count: Int)]) -> [[Int]] {
+        var result = [[Int]](repeating: [], count: places.count)
+        let order = places.indices.sorted { places[$0].address < places[$1].address }
+        for (n, i) in order.enumerated() {
+            for k in order[(n + 1)...].prefix(while: { places[$0].address < places[i].address + places[i].count }) {
+                result[i].append(k)
+                result[k].append(i)
+            }
+        }
+        return result
+    }
+
+    /// Those of `bytes` at `address` that lie in `place`, which begins at `start`.
+    private func put(_ bytes: [UInt8], at address: RuntimeAddress, into place: inout [UInt8], at start: RuntimeAddress) {
+        for (k, byte) in bytes.enumerated() {
+            let at = address + k
+            if at >= start, at < start + place.count { place[at - start] = byte }
         }
     }
 }

@@ -35,9 +35,10 @@ final class StackScan: Sendable {
     /// A thread that stands still from now on.
     func add(_ thread: StoppedThread) { work.withLock { $0.waiting.append(thread) } }
 
-    /// Looks at one that waits, if any does.
-    func lookAtOne(_ words: WordReader) {
-        if let thread = take() { look(thread, words) }
+    /// The same, and it is looked at here and now.
+    func lookAt(_ thread: StoppedThread, _ words: WordReader) {
+        guard let found = SafePoint.blocking(thread, guarded, stacks, words, walker) else { return }
+        work.withLock { $0.blocking.append(found) }
     }
 
     /// No more will come: looks at what is left and returns what blocks, when all have been looked at.

@@ -161,7 +161,7 @@ public final class ProcessHandle: Sendable, CustomStringConvertible {
         (try? livingThread()) != nil
     }
 
-    private func read(_ name: String, limitBytes: Int) throws(Failure) -> [UInt8] {
+    func read(_ name: String, limitBytes: Int) throws(Failure) -> [UInt8] {
         try contents(id, directory, name, limitBytes: limitBytes)
     }
 }

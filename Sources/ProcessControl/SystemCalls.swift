@@ -134,6 +134,13 @@ final class Descriptor: Sendable {
         return String(decoding: bytes, as: UTF8.self)
     }
 
+    /// How many links the file has.
+    func linkCount() throws(Errno) -> Int {
+        let n = fother_links(fd)
+        guard n >= 0 else { throw Errno(n) }
+        return Int(n)
+    }
+
     /// The entries of this directory whose names are numbers.
     func listNumbers() throws(Errno) -> [Int32] {
         var capacity = 256

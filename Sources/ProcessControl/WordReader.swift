@@ -20,7 +20,8 @@ public final class WordReader {
 
     public init(_ memory: ProcessMemory) {
         thread = memory.thread
-        buffer = [UInt64](repeating: 0, count: 64 << 10)
+        // What a stack mostly takes. More would only push what is needed out of the caches before a stop.
+        buffer = [UInt64](repeating: 0, count: 16 << 10)
     }
 
     /// The first aligned word in `range` that lies within `bounds` and satisfies `test`. Words outside `bounds` cost one

@@ -37,15 +37,17 @@ struct ApplyCommand: ParsableCommand {
             if dryRun { return try plan(live, acceptances) }
             // Held before anything is touched: without it nobody could tell later what is in the process.
             if isFile { try store.keep(RegularFile.read(patch), live.id) }
-            let held = HeldPatches(store, also: live)
-            var applier = Applier(Tracer(), budget: try patience.budget(), held: { store.patch($0) })
+            let held = HeldPatches(store, also: [live])
+            var applier = Applier(Tracer(), budget: try patience.budget(), held: { held[$0] })
             applier.budget.mustSwitchTogether = consistency == .together
             var done: [ProcessID: TransitionLine] = [:]
             // Processes that start meanwhile are found by looking again.
             for round in 0..<(pid.isEmpty ? 3 : 1) {
-                let scan = try ProcessScan(only: pid.isEmpty ? nil : pid.map { ProcessID($0) }, held: { held[$0] })
+                let scan = try ProcessScan(
+                    only: pid.isEmpty ? nil : pid.map { ProcessID($0) }, except: Set(done.keys), held: { held[$0] },
+                    each: { ManyProcesses.map($0, "looking", $1) })
                 let affected = scan.views.filter { v in
-                    done[v.id] == nil && (!pid.isEmpty || v.objects.contains { $0.buildID == live.buildID })
+                    !pid.isEmpty || v.objects.contains { $0.buildID == live.buildID }
                 }
                 if round == 0 { for (id, failure) in scan.unreadable { done[id] = TransitionLine(id, unreadable: failure) } }
                 if affected.isEmpty { break }

@@ -4,6 +4,7 @@ import ELF
 import Foundation
 import LivePatch
 import ProcessControl
+import Synchronization
 
 struct PatchStore {
     /// Root's own: who can write here can make a forged patch look like one of ours.
@@ -81,19 +82,19 @@ struct PatchStore {
 }
 
 /// Remembers parsed patches during one command.
-final class HeldPatches {
+final class HeldPatches: Sendable {
     private let store: PatchStore
-    private var known: [PatchID: LivePatch?] = [:]
+    private let known: Mutex<[PatchID: LivePatch?]>
 
-    init(_ store: PatchStore, also patch: LivePatch? = nil) {
+    init(_ store: PatchStore, also patches: [LivePatch] = []) {
         self.store = store
-        if let patch { known[patch.id] = patch }
+        known = Mutex(Dictionary(patches.map { ($0.id, $0) }, uniquingKeysWith: { first, _ in first }))
     }
 
     subscript(_ id: PatchID) -> LivePatch? {
-        if let answer = known[id] { return answer }
+        if let answer = known.withLock({ $0[id] }) { return answer }
         let answer = store.patch(id)
-        known[id] = .some(answer)
+        known.withLock { $0[id] = .some(answer) }
         return answer
     }
 }

@@ -64,9 +64,10 @@ struct PsCommand: ParsableCommand {
         try Program.run {
             let store = PatchStore()
             let given = try patch.map { try store.find($0) }
-            let held = HeldPatches(store)
-            func hold(_ id: PatchID) -> LivePatch? { given.first { $0.id == id } ?? held[id] }
-            let scan = try ProcessScan(only: pid.isEmpty ? nil : pid.map { ProcessID($0) }, held: hold)
+            let held = HeldPatches(store, also: given)
+            let hold: @Sendable (PatchID) -> LivePatch? = { held[$0] }
+            let scan = try ProcessScan(
+                only: pid.isEmpty ? nil : pid.map { ProcessID($0) }, held: hold, each: { ManyProcesses.map($0, "looking", $1) })
             let names = PackageNames(scan.views)
             var report = Report(
                 processes: [], unreadable: scan.unreadable.map { Unreadable(pid: $0.id.value, failure: FailureValue($0.failure)) })

@@ -25,7 +25,9 @@ struct RevertCommand: ParsableCommand {
         try Program.run {
             Tracer.stepBack()
             let live = try PatchStore().find(patch)
-            let scan = try ProcessScan(only: pid.isEmpty ? nil : pid.map { ProcessID($0) }, held: { $0 == live.id ? live : nil })
+            let scan = try ProcessScan(
+                only: pid.isEmpty ? nil : pid.map { ProcessID($0) }, held: { $0 == live.id ? live : nil },
+                each: { ManyProcesses.map($0, "looking", $1) })
             let applier = Applier(Tracer(), budget: try patience.budget())
             var lines = scan.unreadable.map { TransitionLine($0.id, unreadable: $0.failure) }
             let affected = scan.views.filter { v in !pid.isEmpty || v.patches.contains { $0.header?.patch == live.id } }

@@ -4,6 +4,7 @@ import ELF
 import Foundation
 import LivePatch
 import LivePatchApplier
+import Synchronization
 import Testing
 
 @testable import ProcessControl
@@ -144,6 +145,68 @@ struct PageSwapTests {
         disturbed.path = .stopAll
         #expect(disturbed.apply(toy.patch, to: victim.id).word == "patched")
         #expect(try victim.ask("call 1") == "43")
+    }
+
+    @Test(
+        "the kernel refuses a later one of several pages: all of the patch or nothing, and nothing is left of the attempt",
+        arguments: [TransitionPath.pageSwap, .automatic])
+    func halfWay(_ path: TransitionPath) throws {
+        let spread = try Toy(["-DSPREAD", "-fno-toplevel-reorder"])
+        for isApply in [true, false] {
+            // How many mappings a move takes is the kernel's affair: more and more are left, until it refuses a later one only.
+            var halves = 0
+            for left in 5...12 where halves == 0 {
+                let victim = try spread.start()
+                // Under automatic only processes of many threads are tried.
+                #expect(try victim.ask("threads 40") == "started")
+                func isNew() throws -> Bool {
+                    let answers = (try victim.ask("call 1"), try victim.ask("say 5"))
+                    switch answers {
+                    case ("42", "the old version"): return false
+                    case ("43", "the fixed version"): return true
+                    default: throw Failure("half-patched", "it answers \(answers)")
+                    }
+                }
+                var undisturbed = Applier(Tracer())
+                undisturbed.path = .stopAll
+                if !isApply { #expect(undisturbed.apply(spread.patch, to: victim.id).word == "patched") }
+                let before = try ProcessHandle(victim.id).mappings().count
+                let wasHalf = Seen()
+                var disturbed = Applier(
+                    Tracer(),
+                    checkpoint: {
+                        if $0 == .spareWritten { _ = try? victim.ask("fill \(left)") }
+                        if $0 == .swappedInPart { wasHalf.add() }
+                    })
+                disturbed.path = path
+                if isApply { #expect(try applier.plan(spread.patch, for: victim.id).get().sitePages.count == 3) }
+                let outcome = isApply ? disturbed.apply(spread.patch, to: victim.id) : disturbed.revert(spread.patch, in: victim.id)
+                let isDone = ["patched", "reverted"].contains(outcome.word)
+                #expect(isDone || outcome.word == "call-failed", "\(left): \(outcome)")
+                #expect(try isNew() == (isApply == isDone), "\(left): \(outcome)")
+                if wasHalf.count > 0 {
+                    halves += 1
+                    // A revert was in force with its first store; an apply can still be declined.
+                    #expect(isDone == (!isApply || path == .automatic), "\(left): \(outcome)")
+                }
+                #expect(try victim.ask("drain") == "0")
+                let state = try spread.state(of: victim.id)
+                #expect(state == (isApply == isDone ? "patched" : isApply ? "none" : "retired"), "\(left): \(outcome), \(state)")
+                if isApply, !isDone { #expect(try ProcessHandle(victim.id).mappings().count <= before + 8) }
+                #expect(undisturbed.revert(spread.patch, in: victim.id).word == (isApply == isDone ? "reverted" : "not patched"))
+                #expect(try !isNew())
+                #expect(undisturbed.apply(spread.patch, to: victim.id).word == "patched")
+                #expect(try isNew())
+                #expect(try victim.ask("counts").hasSuffix(" 0"))
+            }
+            #expect(halves == 1)
+        }
+    }
+
+    private final class Seen: Sendable {
+        private let number = Atomic(0)
+        var count: Int { number.load(ordering: .relaxed) }
+        func add() { number.add(1, ordering: .relaxed) }
     }
 
     @Test("what is left of a call that is over is taken away, and does not keep pages out")

@@ -17,7 +17,8 @@ final class Toy: Sendable {
     let patch: LivePatch
     let patchPath: String
 
-    init() throws {
+    /// `flags`: for the compiler, of both builds.
+    init(_ flags: [String] = []) throws {
         folder = FileManager.default.temporaryDirectory.appendingPathComponent("fother-toy-\(UUID().uuidString)").path
         var whole: [[UInt8]] = []
         for side in ["old", "new"] {
@@ -25,7 +26,7 @@ final class Toy: Sendable {
             let path = folder + "/\(side)/" + Self.library
             _ = try ChildProcess.runChecked(
                 ["gcc", "-g", "-O2", "-fPIC", "-shared", "-Wl,-soname,\(Self.library)", "-Wl,--build-id"]
-                    + (side == "new" ? ["-DFIXED"] : [])
+                    + (side == "new" ? ["-DFIXED"] : []) + flags
                     + ["-o", path, Self.fixtures + "/toy.c"])
             whole.append(try RegularFile.read(path))
             _ = try ChildProcess.runChecked(["strip", "--strip-unneeded", path])

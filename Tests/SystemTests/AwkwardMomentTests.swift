@@ -77,6 +77,22 @@ extension SystemTests {
             try patchAndRevert(victim)
         }
 
+        @Test("a call that a sleeping handler has interrupted from its own stack is not forgotten where nobody is stopped")
+        func alternateStackAsleep() throws {
+            let victim = try Victim("--altstack")
+            var swapping = applier
+            swapping.path = .pageSwap
+            swapping.budget.settling = .milliseconds(100)
+            guard case .patched(let report) = swapping.apply(victim.patch, to: victim.id) else {
+                Issue.record("not patched")
+                return
+            }
+            #expect(report.finishing.map(\.function) == ["target_hold"])
+            #expect(try victim.ask("leave") == "leaving")
+            try victim.wait { swapping.finishing(victim.patch, in: victim.id)?.isEmpty == true }
+            #expect(swapping.revert(victim.patch, in: victim.id).word == "reverted")
+        }
+
         @Test("a process goes on without its main thread, and is seen and patched")
         func mainThreadEnded() throws {
             let victim = try Victim("--leave-main", "--threads", "2")

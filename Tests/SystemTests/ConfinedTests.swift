@@ -4,8 +4,10 @@ import ELF
 import Foundation
 import LivePatch
 import LivePatchApplier
-import ProcessControl
+import Synchronization
 import Testing
+
+@testable import ProcessControl
 
 extension SystemTests {
     @Suite struct ConfinedTests {
@@ -89,6 +91,57 @@ extension SystemTests {
             #expect(try victim.isVulnerable)
             #expect(try victim.ask("leave") == "left")
             try patchAndRevert(victim)
+        }
+
+        @Test("who shares memory is found when processes cannot be sorted by their memory: then all are asked, every time")
+        func sharedMemoryUnsorted() throws {
+            let victim = try Victim("flow.c", ["clone"]), alone = try Victim("flow.c", [])
+            let task = try #require(
+                try listProcesses().first { (try? ProcessHandle($0).status())?.parent == victim.id })
+            // Each look at two processes fails, as when processes end all the time; then only some do.
+            for failing in [1, 3] {
+                let looks = Atomic(0)
+                let groups = MemoryGroups(order: { a, b in
+                    let n = looks.add(1, ordering: .relaxed).newValue
+                    return n % failing == 0 ? -ESRCH : MemoryGroups.kernelOrder(a, b)
+                })
+                for _ in 0..<3 {
+                    #expect(try groups.sharing(with: victim.handle) == [task])
+                    #expect(try groups.sharing(with: ProcessHandle(task)) == [victim.id])
+                    #expect(try groups.sharing(with: alone.handle).isEmpty)
+                }
+                #expect(looks.load(ordering: .relaxed) > 0)
+            }
+            #expect(try victim.ask("leave") == "left")
+            #expect(try MemoryGroups().sharing(with: victim.handle).isEmpty)
+        }
+
+        @Test("who begins to share memory after it was looked at is found all the same, by many who ask at once")
+        func sharedMemoryLater() async throws {
+            let groups = MemoryGroups()
+            let first = try Victim("flow.c", [])
+            #expect(try groups.sharing(with: first.handle).isEmpty)
+            let victim = try Victim("flow.c", ["clone"])
+            let task = try #require(
+                try listProcesses().first { (try? ProcessHandle($0).status())?.parent == victim.id })
+            // For longer than one look is used, so that it is renewed meanwhile.
+            let end = ContinuousClock.now + MemoryGroups.ageMax + MemoryGroups.renewalAge
+            let wrong = await withTaskGroup(of: Int.self) { group in
+                for _ in 0..<4 {
+                    group.addTask {
+                        var wrong = 0
+                        while ContinuousClock.now < end {
+                            if (try? groups.sharing(with: victim.handle)) != [task] { wrong += 1 }
+                            if (try? groups.sharing(with: first.handle)) != [] { wrong += 1 }
+                            usleep(500)
+                        }
+                        return wrong
+                    }
+                }
+                return await group.reduce(0, +)
+            }
+            #expect(wrong == 0)
+            #expect(try victim.ask("leave") == "left")
         }
 
         @Test("a child forked in the middle of a transition is the old code or the new one, and is said to be what it is")

@@ -38,6 +38,17 @@ extension SystemTests {
             }
             #expect(try victim.load[1] == 0)
             #expect(try victim.handle.status().threadCount == 1002)
+            // Who sleeps and is not borrowed is not even woken to be looked at.
+            func turns() throws -> [ThreadID: String] {
+                try Dictionary(
+                    uniqueKeysWithValues: victim.handle.threads().map {
+                        ($0, try String(contentsOfFile: "/proc/\(victim.id)/task/\($0)/schedstat", encoding: .utf8))
+                    })
+            }
+            let before = try turns()
+            #expect(applier.apply(victim.patch, to: victim.id).word == "patched")
+            let after = try turns()
+            #expect(before.count { after[$0.key] != $0.value } < 100)
         }
     }
 }

@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -22,7 +23,7 @@
 
 unsigned work_one(unsigned), work_two(unsigned), work_three(unsigned);
 
-enum command { IDLE, SPIN, SPIN_REALTIME, COST };
+enum command { IDLE, SPIN, SPIN_REALTIME, COST, MAP_ANONYMOUS_CODE, MAP_MEMFD_CODE };
 
 static struct {
     _Atomic uint32_t command; // under way; IDLE is written from outside
@@ -31,6 +32,7 @@ static struct {
     uint64_t result;          // COST: ps for one call; SPIN: calls
     _Atomic uint64_t wrong;   // answers that neither build gives
     _Atomic uint64_t returns; // of calls that should never return
+    uint64_t size;            // MAP_...: bytes
 } control;
 
 static _Atomic int ready;
@@ -72,6 +74,24 @@ static void cost(void) {
     control.result = best * 1000 / calls;
 }
 
+// Memory as code that nobody shares has it: filled, readable and executable.
+static void map_code(int is_memfd) {
+    size_t size = control.size;
+    char *code;
+    if (is_memfd) {
+        int fd = memfd_create("code", MFD_CLOEXEC);
+        for (size_t at = 0; at < size; at += 4096) if (pwrite(fd, "x", 1, (off_t)(at + 4095)) != 1) exit(4);
+        code = mmap(NULL, size, PROT_READ | PROT_EXEC, MAP_PRIVATE, fd, 0);
+        close(fd);
+    } else {
+        code = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (code != MAP_FAILED) for (size_t at = 0; at < size; at += 4096) code[at] = 1;
+        mprotect(code, size, PROT_READ | PROT_EXEC);
+    }
+    if (code == MAP_FAILED) exit(5);
+    for (size_t at = 0; at < size; at += 4096) (void)*(volatile char *)(code + at);
+}
+
 // One byte of the input is one command. Spinning ends when the command is taken back in memory.
 static void *obey(void *unused) {
     (void)unused;
@@ -81,6 +101,7 @@ static void *obey(void *unused) {
         if (command == SPIN_REALTIME) sched_setscheduler(0, SCHED_FIFO, &first);
         control.command = command;
         if (command == COST) cost();
+        else if (command >= MAP_ANONYMOUS_CODE) map_code(command == MAP_MEMFD_CODE);
         else spin();
         if (command == SPIN_REALTIME) sched_setscheduler(0, SCHED_OTHER, &none);
         control.command = IDLE;

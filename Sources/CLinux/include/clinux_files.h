@@ -36,6 +36,8 @@ int64_t fother_write(int fd, const void *buffer, size_t size);
 int64_t fother_pread(int fd, void *buffer, size_t size, uint64_t offset);
 int64_t fother_pwrite(int fd, const void *buffer, size_t size, uint64_t offset);
 int64_t fother_readlinkat(int directory, const char *path, char *buffer, size_t size);
+/// fstat(2): the number of links.
+int64_t fother_links(int fd);
 /// Stores the entries of a directory whose names are decimal numbers, in the directory's order, from its
 /// beginning. Returns how many there are, which may exceed `capacity`: then only `capacity` are stored.
 int64_t fother_list_numbers(int directory, int32_t *numbers, size_t capacity);

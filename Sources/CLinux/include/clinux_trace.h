@@ -25,6 +25,8 @@ int fother_set_registers(int tid, const struct user_regs_struct *registers);
 int64_t fother_get_vector_state(int tid, void *buffer, size_t size);
 /// kcmp(2): 1 when two processes share their memory, 0 when not. -ENOSYS without CONFIG_KCMP.
 int fother_share_memory(int pid, int other);
+/// get_robust_list(2): where the head of a thread's list is; 0 when it has none.
+int64_t fother_robust_list(int tid);
 int fother_tgkill(int tgid, int tid, int signal);
 int fother_gettid(void);
 /// setpriority(2) of the calling thread, and of those that it starts.

@@ -66,7 +66,7 @@ public struct StoppedProcess: ~Copyable {
         /// How long those that sleep are waited for before the others are stopped as well, and for each of them: about what they
         /// take where a processor is free.
         static let earlyNanoseconds: Int64 = 200_000
-        static let earlyNanosecondsEach: Int64 = 15_000
+        static let earlyNanosecondsEach: Int64 = 17_000
     }
 
     /// Prepares; nothing is attached yet.
@@ -112,18 +112,23 @@ public struct StoppedProcess: ~Copyable {
             // where many want to run, sleepers come to their stop late; no later than all do when all are stopped at once.
             let early = waiting.filter { !running.contains($0) }
             waiting = waiting.filter(running.contains)
-            for thread in early { _ = fother_interrupt(thread.value) }
-            let patience = min(deadline, fother_now() + Limits.earlyNanoseconds + Int64(early.count) * Limits.earlyNanosecondsEach)
-            _ = fother_alarm(max(patience - fother_now(), 1))
-            let late = early.drop { fother_now() < patience && collect($0, until: patience, observer) }
+            // An alarm is set before anybody is interrupted: setting one takes about as long as a thread takes to stop.
+            var late: [ThreadID] = []
+            if !early.isEmpty {
+                let patience = min(deadline, fother_now() + Limits.earlyNanoseconds + Int64(early.count) * Limits.earlyNanosecondsEach)
+                _ = fother_alarm(max(patience - fother_now(), 1))
+                for thread in early { _ = fother_interrupt(thread.value) }
+                late = Array(early.drop { fother_now() < patience && collect($0, until: patience, observer) })
+                _ = fother_alarm(max(deadline - fother_now(), 1))
+            }
             for thread in waiting { _ = fother_interrupt(thread.value) }
-            _ = fother_alarm(max(deadline - fother_now(), 1))
             waiting = late + waiting
             if let slow = waiting.first(where: { fother_now() >= deadline || !collect($0, until: deadline, observer) }) {
                 collectLate(waiting.drop { $0 != slow })
                 throw timedOut(slow)
             }
             waiting = []
+            if isComplete { return }
             for thread in try newThreads() where try seize(thread, of: process, status: note(thread)) {
                 waiting.append(thread)
             }
@@ -186,6 +191,10 @@ public struct StoppedProcess: ~Copyable {
         }
         return new
     }
+
+    /// Whether there are no more threads than those that stand still; one of these cannot end without all. The kernel tells
+    /// their number in the links of the directory, and that without listing them.
+    private var isComplete: Bool { only == nil && !threads.isEmpty && (try? task.linkCount()) == 2 + threads.count }
 
     /// Notes whether a seccomp filter judges the thread's system calls, and whether it can be interrupted now.
     private mutating func note(_ thread: ThreadID) -> ProcessStatus? {

@@ -1,7 +1,9 @@
 /* A process to be patched: does what lines on its input say, answers each with one line, ends with its input.
-     call N | say N | hold N | held | forge HEX | epoll MS | signalled | threads N | counts | seccomp | seal | inside */
+     call N | say N | hold N | held | forge HEX | epoll MS | signalled | threads N | counts | seccomp | seal | inside
+     fill N (leaves room for N more mappings) | drain */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <poll.h>
@@ -57,6 +59,32 @@ static void filter(void) {
     prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
     printf("%d\n", prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &p));
 }
+/* Up to vm.max_map_count, but for n: neighbours of different protection do not merge. */
+static char *block;
+static size_t block_size;
+static long room(void) {
+    static char text[1 << 16];
+    long left = 0, n;
+    FILE *f = fopen("/proc/sys/vm/max_map_count", "r");
+    if (!f || fscanf(f, "%ld", &left) != 1) exit(3);
+    fclose(f);
+    int fd = open("/proc/self/maps", O_RDONLY);
+    while ((n = read(fd, text, sizeof text)) > 0)
+        for (long i = 0; i < n; i++) left -= text[i] == '\n';
+    close(fd);
+    return left;
+}
+static void fill(long n) {
+    if (!block) {
+        block_size = (size_t)(room() + 64) << 12;
+        block = mmap(NULL, block_size, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (block == MAP_FAILED) exit(4);
+    }
+    long wanted = room() - n;
+    for (size_t at = 4096; wanted > 1; at += 8192, wanted -= 2) mprotect(block + at, 4096, PROT_NONE);
+    if (wanted) mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    printf("%ld\n", room());
+}
 int main(void) {
     static char line[1 << 16];
     const char *held = "";
@@ -78,6 +106,8 @@ int main(void) {
         else if (!strcmp(word, "seal")) /* mseal(2), kernel 6.10 */
             printf("%d\n", (int)syscall(462, (void *)((unsigned long)answer & ~4095ul), 4096ul, 0ul));
         else if (!strcmp(word, "counts")) printf("%ld %ld\n", good, bad);
+        else if (!strcmp(word, "fill")) fill(n);
+        else if (!strcmp(word, "drain")) printf("%d\n", munmap(block, block_size));
         else if (!strcmp(word, "threads")) {
             pthread_t t;
             for (int i = 0; i < n; i++) pthread_create(&t, NULL, i < 1 ? hot : i < 3 ? hot : sleepy, i < 1 ? NULL : (void *)1);
