@@ -64,12 +64,12 @@ extension SystemTests {
 
         /// Starts a Fother that works on `victim` and dies within `limit` microseconds: about as long as two transitions take.
         private func killOne(
-            on victim: Victim, _ generator: inout Seeded, within limit: UInt32 = 20_000, scheme: Scheme = .stopAll, unmap: Bool,
-            tally: String = "", code: String = ""
+            on victim: Victim, _ generator: inout Seeded, within limit: UInt32 = 20_000, butNotBefore least: UInt32 = 0,
+            scheme: Scheme = .stopAll, unmap: Bool, tally: String = "", code: String = ""
         )
             async
         {
-            let delay = UInt32.random(in: 0..<limit, using: &generator)
+            let delay = UInt32.random(in: least..<limit, using: &generator)
             await #expect(processExitsWith: .signal(SIGKILL)) {
                 [
                     path = victim.fixture.patchPath as String, pid = victim.id.value as Int32, delay = delay as UInt32,
@@ -184,9 +184,10 @@ extension SystemTests {
             for round in 0..<Self.rounds {
                 let place = "\(scheme.rawValue), \(mode), round \(round), seed \(Self.seed)"
                 // Now and then it may take its time, so that transitions are completed on a slow machine too.
+                let isPatient = round % 6 == 5
                 await killOne(
-                    on: victim, &generator, within: round % 6 == 5 ? 1_000_000 : mode == "many" ? 120_000 : 60_000, scheme: scheme,
-                    unmap: round % 4 == 3, tally: tally, code: code.path)
+                    on: victim, &generator, within: isPatient ? 1_500_000 : mode == "many" ? 120_000 : 60_000,
+                    butNotBefore: isPatient ? 500_000 : 0, scheme: scheme, unmap: round % 4 == 3, tally: tally, code: code.path)
                 left[try settled(victim, place), default: 0] += 1
                 let counts = try Counts(victim)
                 #expect(counts.bad == last.bad, "\(place): wrong answers, registers or snapshots")
