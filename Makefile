@@ -12,7 +12,7 @@ ROUNDS ?= 2000
 
 FOTHER = .build/release/fother
 
-.PHONY: help setup build run test check fuzz bench bench-apply bench-engine conformance soak prove-rules install clean
+.PHONY: help setup build run test check fuzz bench bench-apply bench-build bench-engine survey pairs conformance soak prove-rules install clean
 
 help:
 	@echo "make run      set up, build, and watch a running service being patched (needs root)"
@@ -24,6 +24,7 @@ help:
 	@echo "make soak     redis and nginx patched under load, SECONDS_EACH=$(SECONDS_EACH) each; ROUNDS=$(ROUNDS) kills (needs root)"
 	@echo "make bench-build  time and memory of deriving patches, over the package pairs in PAIRS; FETCH=yes fetches them"
 	@echo "make survey   the corpus of real fixes: built, derived, applied, shown; ONLY=quick, LIMIT=SECONDS (needs root)"
+	@echo "make pairs    the corpus of real updates: what each package's two versions give, rates, and the codes that refuse; LIMIT=SECONDS"
 	@echo "make bench-engine  what judging a request and a body costs, with the rules in RULES"
 	@echo "make conformance   the public conformance tests, per family, where they are beside the package"
 	@echo "make prove-rules   own rules against the vulnerable servers, built with the fix taken out, on loopback; CVES=… for some"
@@ -58,6 +59,9 @@ bench-build: setup
 
 survey: build
 	scripts/survey
+
+pairs: build
+	scripts/pairs
 
 soak: build
 	$(SWIFT) build -c release --static-swift-stdlib --product soak-transitions

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/types.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -47,7 +48,11 @@ int fother_spawn(const char *arguments, size_t arguments_size, const char *envir
     if (!error && directory) error = posix_spawn_file_actions_addchdir_np(&actions, directory);
     for (int i = 0; i < 3 && !error; i++) error = posix_spawn_file_actions_adddup2(&actions, standard[i], i);
     pid_t pid = 0;
+    // Swift's runtime gives its worker threads priorities of their own: a child gets the program's, as whoever started it asked for.
+    int own = getpriority(PRIO_PROCESS, 0), asked = getpriority(PRIO_PROCESS, getpid());
+    if (own != asked) setpriority(PRIO_PROCESS, 0, asked);
     if (!error) error = posix_spawnp(&pid, argv[0], &actions, &attributes, argv, envp);
+    if (own != asked) setpriority(PRIO_PROCESS, 0, own);
     posix_spawn_file_actions_destroy(&actions);
     posix_spawnattr_destroy(&attributes);
     free(argv);

@@ -164,6 +164,7 @@ private func derive(_ comparison: Comparison, _ manifest: Manifest, _ evidence: 
     var manifest = manifest
     let moved = MovedCode(comparison)
     let oldTaken = comparison.old.addressTaken()
+    let evidence = evidence?.map { $0.about(manifest.object).settled(by: comparison.old, taken: oldTaken) }
     var resolver = Resolver(
         comparison, moved, oldTaken: oldTaken, declarationsAgree: (evidence ?? []).contains { $0.name == "source" && $0.answer == .agrees })
     var resolved: [Int: [Resolved]] = [:]
@@ -186,7 +187,10 @@ private func derive(_ comparison: Comparison, _ manifest: Manifest, _ evidence: 
         return (BuildResult(outcome: .nothingToDo, manifest: manifest, statistics: statistics), [])
     }
     if let evidence, let debug {
-        let all = evidence + [TypeComparison.evidence(debug.0, debug.1, patched: ranges(comparison, moved))]
+        // Who looked for the debug information in vain has said why.
+        let all =
+            evidence.contains { $0.name == "dwarf" }
+            ? evidence : evidence + [TypeComparison.evidence(debug.0, debug.1, patched: ranges(comparison, moved))]
         findings = LayoutEvidence.judge(findings, all, of: manifest.object)
         manifest.evidence += all.map(\.label)
     }

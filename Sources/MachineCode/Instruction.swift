@@ -72,5 +72,11 @@ public struct Instruction: Sendable {
     public var end: Int { offset + length }
     /// The offset this relative branch goes to, in the same terms as `offset`.
     public var branchTarget: Int? { branch.map { end + $0.distance } }
+    /// A plain store to a fixed address in the first page, where nothing is: programs end themselves so (`*(volatile int *)1 = 0`),
+    /// and compilers leave out what would follow.
+    public var storesToFirstPage: Bool {
+        guard mnemonic == Mnemonic.mov, writesMemory, !usesSegment, let m = memory else { return false }
+        return m.base == nil && m.index == nil && m.displacement >= 0 && m.displacement < 4096
+    }
     public var isPadding: Bool { mnemonic == Mnemonic.nop || mnemonic == Mnemonic.int3 }
 }

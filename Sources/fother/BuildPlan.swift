@@ -55,8 +55,13 @@ extension BuildCommand {
             context.evidence = plan.evidence
             context.explains = explain
             let folders = debugFolders + [DebugFiles.standard]
-            context.oldDebug = try DebugFiles.find(for: pair.old.bytes, in: folders)
-            context.newDebug = try DebugFiles.find(for: pair.new.bytes, in: folders)
+            do {
+                context.oldDebug = try DebugFiles.find(for: pair.old.bytes, in: folders)
+                context.newDebug = try DebugFiles.find(for: pair.new.bytes, in: folders)
+            } catch let failure as Failure {
+                // Evidence that cannot be read is none, and no reason not to look at the builds.
+                context.evidence.append(LayoutEvidence(absent: "dwarf", because: failure))
+            }
             plan.pairs.append(BuildPair(path: pair.old.path, old: pair.old.bytes, new: pair.new.bytes, context: context))
         }
         return plan

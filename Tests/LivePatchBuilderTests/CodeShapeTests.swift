@@ -375,4 +375,41 @@ import Testing
         let j = try expectSound(pair, after: [Call("a", 5000), Call("b", -7), Call("c", 1), Call("a", 7)])
         #expect(j.answer == .pass, "\(j)")
     }
+
+    /// A program that ends itself by a store to where nothing is. Compilers leave out what would follow, so that the cold part ends
+    /// without a jump.
+    @Test(arguments: [1, 0, 4095]) func endsItselfByAStoreToTheFirstPage(_ address: Int) throws {
+        let pair = try Pair(
+            """
+            static long seen;
+            __attribute__((cold, noipa)) static void complain(long n) { seen += n; }
+            #define BUG_ON(c) do { if (__builtin_expect(!!(c), 0)) { complain(7); *(volatile char *)\(address)L = 1; __builtin_unreachable(); } } while (0)
+            long total(long n) { seen += n; return seen; }
+            long check(long n) {
+                BUG_ON(n == 77);
+            #ifdef FIXED
+                if (n < 0) return -1;
+            #endif
+                return n * 3 + seen; }
+            long other(long n) { BUG_ON(n == 78); return seen - n; }
+            """, Recipe(flags: ["-O2", "-fno-delete-null-pointer-checks"]))
+        try expectSound(pair, before: [Call("total", 4)], after: [Call("check", -4), Call("check", 4), Call("other", 2)], answers: [.pass])
+    }
+
+    /// The last page that may be mapped begins where the first one ends: a store there goes on.
+    @Test func storeToTheSecondPageIsNoEnd() throws {
+        let pair = try Pair(
+            """
+            static long seen;
+            __attribute__((cold, noipa)) static void complain(long n) { seen += n; }
+            long check(long n) {
+                if (__builtin_expect(n == 77, 0)) { complain(7); *(volatile char *)4096L = 1; __builtin_unreachable(); }
+            #ifdef FIXED
+                if (n < 0) return -1;
+            #endif
+                return n * 3 + seen; }
+            """)
+        let j = try pair.judge()
+        #expect(j.codes.contains("falls-through"), "\(j)")
+    }
 }

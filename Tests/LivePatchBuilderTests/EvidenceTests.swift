@@ -197,4 +197,75 @@ import Testing
             }
         }
     }
+
+    @Test("code of a package's tests counts for objects that may be tests, and for no others")
+    func testsAsObjects() throws {
+        let pair = try Pair(Self.plain)
+        let folder = pair.workshop.path
+        for (side, field) in [("before", ""), ("after", " char b;")] {
+            try FileManager.default.createDirectory(atPath: "\(folder)/\(side)/tests", withIntermediateDirectories: true)
+            _ = try pair.workshop.write(
+                "\(side)/tests/t.c", "struct item { char a;\(field) long value; };\nlong f(struct item *i) { return i->value; }\n")
+        }
+        let sources = LayoutEvidence(try SourceComparison.compare(old: folder + "/before", new: folder + "/after"))
+        func judged(_ object: String) throws -> BuildResult {
+            var context = BuildContext(object: object)
+            context.evidence = [sources]
+            return try build(old: pair.old.stripped, new: pair.new.stripped, context)
+        }
+        #expect(try judged("usr/lib/libcase.so").manifest.verdict == .pass)
+        let test = try judged("usr/libexec/installed-tests/case")
+        #expect(test.manifest.verdict == .review && codes(test) == ["source-type-changed"], "\(test.manifest.findings.map(\.key))")
+    }
+
+    /// A static function with another argument in the fixed build, and what else the file has.
+    private func redeclared(_ otherwise: String, strip: [String] = [], name: String = "a.c") throws -> BuildResult {
+        let head = "static long seen;\nlong count(long n) { return seen += n; }\n"
+        let tail = "\nlong last(long n) { return seen - n; }\n"
+        let callers = "long check(long n) { return limit(n%) + seen; }\nlong twice(long n) { return limit(2 * n%) - seen; }"
+        func source(_ fixed: Bool) -> String {
+            head
+                + "__attribute__((noinline)) static long limit(long n\(fixed ? ", long most" : "")) { return n > \(fixed ? "most" : "100") ? 7 : n * seen; }\n"
+                + otherwise + callers.replacing("%", with: fixed ? ", 50" : "") + tail
+        }
+        var recipe = Recipe(flags: ["-O2", "-g"])
+        recipe.strip = strip
+        let pair = try Pair(old: [(name, source(false))], new: [(name, source(true))], recipe)
+        let folder = pair.workshop.path
+        for (side, fixed) in [("before", false), ("after", true)] {
+            try FileManager.default.createDirectory(atPath: "\(folder)/\(side)", withIntermediateDirectories: true)
+            _ = try pair.workshop.write("\(side)/\(name)", source(fixed))
+        }
+        var context = BuildContext(object: "usr/lib/libcase.so")
+        context.evidence = [LayoutEvidence(try SourceComparison.compare(old: folder + "/before", new: folder + "/after"))]
+        // `strip` without options would take all away.
+        let isStripped = !strip.isEmpty
+        return try build(old: isStripped ? pair.old.stripped : pair.old.full, new: isStripped ? pair.new.stripped : pair.new.full, context)
+    }
+
+    @Test("a static function that is declared otherwise is settled where symbols show that nobody has a pointer to it")
+    func redeclaredWithoutPointer() throws {
+        let r = try redeclared("")
+        #expect(r.manifest.verdict == .pass, "\(r.manifest.findings.map(\.key))")
+        #expect(r.manifest.evidence.contains("source: agrees (no pointers to redeclared functions)"), "\(r.manifest.evidence)")
+    }
+
+    @Test(
+        "and is left to a person where somebody may have one, or where nothing shows it",
+        arguments: [
+            "long (*const table[2])(long) = {(long (*)(long))limit, 0};\n", "void *give(void) { return (void *)limit; }\n",
+            "static long (*held)(long);\nvoid hold(void) { held = (long (*)(long))limit; }\nlong use(long n) { return held ? held(n) : 0; }\n",
+        ])
+    func redeclaredWithPointer(_ pointer: String) throws {
+        let r = try redeclared(pointer)
+        #expect(codes(r).contains("source-signature-changed") && r.manifest.verdict != .pass, "\(r.manifest.findings.map(\.key))")
+    }
+
+    @Test("and where the builds are stripped, or in C++")
+    func redeclaredUnseen() throws {
+        let stripped = try redeclared("", strip: ["--strip-unneeded"])
+        #expect(codes(stripped).contains("source-signature-changed"), "\(stripped.manifest.findings.map(\.key))")
+        let other = try redeclared("", name: "a.cc")
+        #expect(codes(other).contains("source-signature-changed"), "\(other.manifest.findings.map(\.key))")
+    }
 }

@@ -264,4 +264,50 @@ import Testing
             """)
         try expectSound(pair, after: [Call("scale", 100), Call("unscale", 100), Call("both", 10)], answers: [.pass])
     }
+
+    /// A structure that begins with text, and what looks like the zeros behind the text in one of the builds is a field.
+    @Test(arguments: [(0, 5), (5, 0)], [false, true]) func structureThatBeginsWithText(_ limits: (Int, Int), _ changes: Bool) throws {
+        let pair = try Pair(
+            """
+            #ifdef FIXED
+            #define LIMIT \(limits.1)
+            #else
+            #define LIMIT \(limits.0)
+            #endif
+            struct item { char name[12]; int limit; };
+            static const char before[16] = "0123456789abcde";
+            static const struct item item = {"abcdefghij", LIMIT};
+            static const char after[16] = "fedcba987654321";
+            __attribute__((noipa)) static long first(const char *s) { return s[0]; }
+            __attribute__((noipa)) static long limit_of(const struct item *i, long n) { return i->limit + n; }
+            long a(long n) { return first(before) + n; }
+            long limit(long n) {
+            #if defined FIXED && \(changes ? 1 : 0)
+                if (n < 0) return -1;
+            #endif
+                return limit_of(&item, n); }
+            long b(long n) { return first(after) + n; }
+            """)
+        try expectSound(pair, after: [Call("limit", 1), Call("limit", -1), Call("a"), Call("b")])
+    }
+
+    /// The last text of a section, and the table behind it begins with zeros: how many zeros lie between is the linker's affair.
+    @Test func textBeforeATableThatBeginsWithZeros() throws {
+        let pair = try Pair(
+            """
+            #ifdef FIXED
+            #define VERSION "2.6.12-1 of 2025/10/03"
+            #else
+            #define VERSION "2.6.12-1+much-longer of 2025/10/03"
+            #endif
+            static const char *const names[] = {"www-authenticate", "authorization", "accept-language"};
+            static const __attribute__((aligned(64))) unsigned char lower[256] = {0, 1, 2, 3, 4, 5, 6, 7, [65] = 97, 98, 99};
+            const char *version(void) { return VERSION; }
+            long name(long n) { return names[n % 3][n % 5]; }
+            long low(long n) { return lower[n & 255]; }
+            long use(long (*f)(const unsigned char *)) { return f(lower); }
+            """)
+        let j = try expectSound(pair, after: (0..<6).map { Call("name", $0) } + [Call("low", 66)])
+        #expect(j.moved == ["version"], "\(j)")
+    }
 }

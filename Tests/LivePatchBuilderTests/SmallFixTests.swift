@@ -374,4 +374,26 @@ import Testing
             pair, moved: ["peek"], hooked: ["peek"], calls: [("peek", 40, 0), ("peek", 0, 0), ("peek", 1, 0)],
             before: [("push", 5, 0), ("push", 6, 0), ("open_one", 3, 0)])
     }
+
+    /// The fix brings a function that the library exports, so that even its own calls go through the procedure linkage table.
+    @Test func newExportedFunction() throws {
+        let pair = try Pair(
+            """
+            static long seen;
+            #ifdef FIXED
+            long is_allowed(long n) { return n >= 0 && n < 100; }
+            #endif
+            long count(long n) { return seen += n; }
+            long uncount(long n) { return seen -= n; }
+            long fix(long n) {
+            #ifdef FIXED
+                if (!is_allowed(n)) return -1;
+            #endif
+                return n * 3 + seen; }
+            """, Recipe(flags: ["-O2", "-fno-inline"]))
+        let j = try expectSound(
+            pair, before: [Call("count", 2)], after: [Call("fix", 5), Call("fix", -5), Call("fix", 500), Call("count", 1)], answers: [.pass]
+        )
+        #expect(j.moved == ["fix", "is_allowed"], "\(j)")
+    }
 }

@@ -34,6 +34,13 @@ import Testing
         #expect(result.outputText.contains("0000000000000000"))
     }
 
+    /// Threads of the runtime have priorities of their own; what `nice fother` starts is as nice as it.
+    @Test(arguments: [TaskPriority.high, .medium, .background]) func aChildIsAsNiceAsTheProgram(_ priority: TaskPriority) async throws {
+        let asked = getpriority(__priority_which_t(PRIO_PROCESS.rawValue), id_t(getpid()))
+        let said = try await Task.detached(priority: priority) { try ChildProcess.run(["nice"]).outputText }.value
+        #expect(said == "\(asked)\n")
+    }
+
     @Test func aMissingToolIsNamed() throws {
         let failure = #expect(throws: Failure.self) { try ChildProcess.run(["no-such-tool-anywhere"]) }
         #expect(failure?.code == "tool-not-started")

@@ -14,6 +14,12 @@ func shape(_ i: Instruction) -> UInt64 {
     return h
 }
 
+/// The same, whatever registers it uses.
+func operation(_ i: Instruction) -> UInt64 {
+    let parts = (i.branch != nil ? 1 : 0) | (i.ripRelative != nil ? 2 : 0) | (i.immediate != nil ? 4 : 0) | (i.memory != nil ? 8 : 0)
+    return UInt64(i.mnemonic) | UInt64(truncatingIfNeeded: i.accessBytes) << 16 | UInt64(parts) << 48 | (i.writesMemory ? 1 << 60 : 0)
+}
+
 enum Alignment {
     /// Longer middle parts are not aligned: their instructions count as changed.
     static let cellsMax = 16_000_000

@@ -243,7 +243,8 @@ struct CodeImage: Sendable {
     /// What the last instruction that is not padding does; nil for code that is not understood.
     func lastFlow(_ index: Int) -> Instruction.Flow? {
         let f = functions[index]
-        return f.undecodedAt == nil ? f.instructions.last { !$0.isPadding }?.flow : nil
+        guard f.undecodedAt == nil, let last = f.instructions.last(where: { !$0.isPadding }) else { return nil }
+        return last.storesToFirstPage ? .stop : last.flow
     }
 
     /// The function that runs on where this one ends without a jump or return; nil for code that ends properly.

@@ -25,7 +25,8 @@ extension DataLayout {
             return a..<(isInsideText(a, in: image) ? max(end, a + min(Self.slack, section.end - a)) : end)
         case .followed, nil:
             if let symbol = image.objectAt[a], symbol.size > 0, symbol.size <= section.end - a { return a..<a + symbol.size }
-            return a..<(textEnd(a, in: image) ?? objectEnd(a, in: image))
+            // What looks like the zeros behind a text may be the last fields of a structure that begins with one.
+            return a..<(text(a, in: image)?.next ?? objectEnd(a, in: image))
         }
     }
 
@@ -70,19 +71,25 @@ extension DataLayout {
 
     /// The end, NUL included, of the text at `a`; nil when the bytes there are no text or may as well be numbers: behind a
     /// text begins what somebody takes the address of, at once or, if it is long, aligned.
-    func textEnd(_ a: LinkAddress, in image: CodeImage) -> LinkAddress? {
+    func textEnd(_ a: LinkAddress, in image: CodeImage) -> LinkAddress? { text(a, in: image)?.end }
+
+    /// The same, and where the next object begins.
+    private func text(_ a: LinkAddress, in image: CodeImage) -> (end: LinkAddress, next: LinkAddress)? {
         guard let section = image.file.section(at: a), !section.isWritable, !section.isExecutable,
             let bytes = image.file.read(a, section.end - a), let nul = bytes.firstIndex(of: 0)
         else { return nil }
         let length = nul - bytes.startIndex
         guard length > 0, bytes[..<nul].allSatisfy(Self.isText) else { return nil }
         let end = a + (length + 1)
-        if end == section.end || isTaken(end, in: image) { return end }
-        let behind = bytes[(nul + 1)...]
-        // Zeros up to the next object: the alignment of long texts.
-        let padding = behind.prefix(Self.paddingMax + 1).prefix { $0 == 0 }.count
-        guard length >= Self.tellingText, padding <= Self.paddingMax else { return nil }
-        return end + padding == section.end || isTaken(end + padding, in: image) ? end : nil
+        if end == section.end || isTaken(end, in: image) { return (end, end) }
+        guard length >= Self.tellingText else { return nil }
+        // Zeros up to the next object, which may begin with some itself: the alignment of long texts.
+        for padding in 1...Self.paddingMax {
+            guard nul + padding < bytes.endIndex, bytes[nul + padding] == 0 else { return nil }
+            let next = end + padding
+            if next == section.end || isTaken(next, in: image) { return (end, next) }
+        }
+        return nil
     }
 
     /// True when an object may begin at the address. What is only read or written there may be an element of an array.

@@ -173,7 +173,9 @@ public struct SourceBuild: Sendable {
                 throw Failure(
                     "build-failed",
                     "building the \(side) side ended with \(result.status):\n\(tail(result.output + result.errors, lines: tailLines))",
-                    at: name, remedy: "The package's own rules failed; dpkg-buildpackage in the unpacked source shows all of it.")
+                    at: name,
+                    remedy: "The package's own rules failed; dpkg-buildpackage in the unpacked source shows all of it. Development "
+                        + "packages that this host has and the build does not ask for can lead it astray.")
             }
             let tree = try SourceTree(root: place)
             if wanted.contains(where: { object($0, in: tree) != nil }) { break }
@@ -194,7 +196,10 @@ public struct SourceBuild: Sendable {
     private static func environment(_ home: String) -> [String] {
         let processors = ProcessInfo.processInfo.activeProcessorCount
         return [
-            "PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", "HOME=\(home)", "TMPDIR=\(home)", "LC_ALL=C.UTF-8", "TZ=UTC",
+            // Where ccache is installed, the second side takes what its fix leaves alone from the first: same compiler, same
+            // folder, same preprocessed text. Its store is in the throw-away folder.
+            "PATH=/usr/lib/ccache:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", "CCACHE_DIR=\(home)/ccache", "HOME=\(home)",
+            "TMPDIR=\(home)", "LC_ALL=C.UTF-8", "TZ=UTC",
             "DEB_BUILD_OPTIONS=nocheck nodoc nostrip noautodbgsym parallel=\(processors)", "DEB_BUILD_PROFILES=nocheck nodoc",
         ]
     }

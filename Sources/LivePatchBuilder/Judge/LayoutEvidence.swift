@@ -28,6 +28,10 @@ public struct LayoutEvidence: Sendable {
     public var note = ""
     /// Functions that differ, as text.
     public var changes: [SourceChange] = []
+    /// Findings about the package's own tests.
+    public var tests: [Finding] = []
+    /// Functions that are declared otherwise, with the findings about them.
+    public var redeclared: [SourceRedeclaration] = []
 
     public init(_ name: String, _ answer: LayoutAnswer, findings: [Finding] = []) {
         self.name = name
@@ -49,6 +53,8 @@ public struct LayoutEvidence: Sendable {
     public init(_ source: SourceEvidence, isReconstructed: Bool = false) {
         self.init("source", source.answer, findings: source.findings)
         changes = source.changes
+        tests = source.tests
+        redeclared = source.redeclared
         if isReconstructed { note = "old sources reconstructed" }
     }
 
@@ -57,6 +63,36 @@ public struct LayoutEvidence: Sendable {
 }
 
 extension LayoutEvidence {
+    /// For one object: code of the package's tests counts where the object may be one.
+    func about(_ object: String) -> LayoutEvidence {
+        let path = object.lowercased()
+        guard !tests.isEmpty, ["test", "regress", "fuzz", "example", "sample", "demo", "bench"].contains(where: path.contains) else {
+            return self
+        }
+        var result = self
+        result.findings += tests
+        if answer != .absent { result.answer = .differs }
+        return result
+    }
+
+    /// What the symbols of the old build settle: a function of one source file whose address nobody can have is called by those only
+    /// who were compiled with it, so that it may be declared otherwise. `taken`: old functions whose address somebody may have.
+    func settled(by old: CodeImage, taken: Set<Int>) -> LayoutEvidence {
+        guard answer == .differs, !redeclared.isEmpty, old.functions.allSatisfy({ $0.undecodedAt == nil }) else { return self }
+        var result = self
+        for r in redeclared {
+            // With the parts and clones that compilers make of it.
+            let key = r.file + ":" + r.name
+            let bodies = old.functions.filter { $0.keys.contains { $0 == key || $0.hasPrefix(key + ".") } }
+            guard !bodies.isEmpty, bodies.allSatisfy({ !taken.contains($0.index) && !$0.isExported }) else { continue }
+            result.findings.removeAll { $0 == r.finding }
+        }
+        guard result.findings.count < findings.count else { return self }
+        if result.findings.isEmpty { result.answer = .agrees }
+        result.note += (note.isEmpty ? "" : "; ") + "no pointers to redeclared functions"
+        return result
+    }
+
     /// The findings of two linked files together with what else is known. Two files alone never suffice: without evidence that
     /// live data keeps its layout a person must decide.
     static func judge(_ binary: [Finding], _ evidence: [LayoutEvidence], of object: String) -> [Finding] {

@@ -2,6 +2,7 @@
 // other: its place between data that is proved, and what the unchanged parts of the changed functions do with it.
 
 import ELF
+import MachineCode
 
 struct DataPlaces {
     private let c: Comparison
@@ -13,13 +14,23 @@ struct DataPlaces {
     init(_ c: Comparison, _ moved: MovedCode) {
         self.c = c
         self.moved = moved
+        lineUp(shape)
+        // Compilers choose registers anew around a change: what lines up with nothing so far may line up without them.
+        let known = (new: Set(alike.keys), old: Set(alikeBack.keys))
+        lineUp(operation, except: known)
+    }
+
+    private mutating func lineUp(_ shape: (Instruction) -> UInt64, except known: (new: Set<LinkAddress>, old: Set<LinkAddress>) = ([], []))
+    {
         for n in moved.functions {
             guard let o = c.match.oldOf[n] else { continue }
             let a = c.old.functions[o], b = c.new.functions[n]
             let before = Dictionary(a.references.map { ($0.instruction, $0) }, uniquingKeysWith: { x, _ in x })
             let after = Dictionary(b.references.map { ($0.instruction, $0) }, uniquingKeysWith: { x, _ in x })
             for (i, j) in Alignment.pairs(a.instructions.map(shape), b.instructions.map(shape)) {
-                guard let x = before[i], let y = after[j], x.kind == y.kind, !x.kind.isBranch else { continue }
+                guard let x = before[i], let y = after[j], x.kind == y.kind, !x.kind.isBranch, !known.new.contains(y.target),
+                    !known.old.contains(x.target)
+                else { continue }
                 alike[y.target, default: []].insert(x.target)
                 alikeBack[x.target, default: []].insert(y.target)
             }

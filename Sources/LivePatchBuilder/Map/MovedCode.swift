@@ -20,10 +20,8 @@ struct MovedCode: Sendable {
         for n in c.relation.indices { if case .changed(let why) = c.relation[n] { add(n, why) } }
         while let n = queue.popLast() {
             for g in ties[n] ?? [] { add(g, "part of \(c.new.name(n))") }
-            for r in c.new.functions[n].references {
-                guard let g = c.new.function(at: r.target), c.relation[g] == .added else { continue }
-                add(g, "added")
-            }
+            let reached = c.new.functions[n].references.compactMap { c.new.function(at: $0.target) } + c.new.directCallees(of: n)
+            for g in reached where c.relation[g] == .added { add(g, "added") }
         }
         self.reasons = reasons
     }

@@ -82,6 +82,7 @@ struct Resolver {
     /// An address that is only compared is the end of the array that begins below it, if the function uses one there;
     /// otherwise it is what stands at it.
     private mutating func resolveCompared(_ r: Reference, _ n: Int, _ others: [Resolved]) -> Answer? {
+        if !c.isItself, c.new.place(r.target) == .nowhere, let answer = resolveSectionEnd(r, others) { return answer }
         guard !c.isItself, case .data(let section) = c.new.place(r.target) else { return resolve(r, in: n) }
         let array = others.filter {
             $0.reference.kind == .address && $0.reference.target < r.target && c.new.place($0.reference.target) == .data(section: section)
@@ -96,6 +97,20 @@ struct Resolver {
             return nil
         }
         return (array.destination, distance, array.evidence)
+    }
+
+    /// The end of a section that is one array (`__start_things`, `__stop_things`): both builds have as much of it, and what the
+    /// function uses of it is proved to lie as far from its end as in the old build.
+    private func resolveSectionEnd(_ r: Reference, _ others: [Resolved]) -> Answer? {
+        let ending = c.new.file.sections.filter { $0.isAllocated && !$0.isExecutable && $0.size > 0 && $0.end == r.target }
+        guard ending.count == 1, let section = ending.first, let before = c.old.file.section(section.name), before.size == section.size
+        else { return nil }
+        for other in others where other.reference.kind == .address && section.contains(other.reference.target) {
+            guard case .old(let there, _) = other.destination, before.end - (there + other.offset) == r.target - other.reference.target
+            else { continue }
+            return (other.destination, other.offset + (r.target - other.reference.target), other.evidence)
+        }
+        return nil
     }
 
     /// Shapes of code that cannot be moved whole, whatever they refer to.
@@ -224,6 +239,10 @@ struct Resolver {
         }
         if let slot = c.old.slotByKey[.symbol(key)] ?? c.old.slotByKey[.jumpSlot(key)] { return (.thunk(slot: slot, key), 0, .got) }
         if isLendable(key) { return (.imported(key, isCall: true), 0, .imported) }
+        // An exported function of the new build's own, that the old build does not have under any name: only the patch brings one.
+        if let g = c.new.exportedByKey[key], moved.contains(g), c.match.oldOf[g] == nil, c.old.exportedByKey[key] == nil {
+            return (.moved(g, offset: 0), 0, .moved)
+        }
         refuse(
             "new-import", n, "it calls \(key), which the old build does not import.",
             "Install the fixed package and restart.")

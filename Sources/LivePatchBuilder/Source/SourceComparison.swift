@@ -16,8 +16,20 @@ public struct SourceEvidence: Sendable {
     public var removed: [String] = []
     /// The same functions, with their lines.
     public var changes: [SourceChange] = []
+    /// The same of the package's own tests, which go into no object but those that are tests.
+    public var tests: [Finding] = []
+    /// Functions of files in C that are declared otherwise, each with its finding.
+    public var redeclared: [SourceRedeclaration] = []
 
     public init(_ answer: LayoutAnswer) { self.answer = answer }
+}
+
+/// A function that is declared otherwise than before: it matters where a pointer to it is kept.
+public struct SourceRedeclaration: Sendable {
+    /// The last part of the file's path, as symbol tables have it.
+    public var file: String
+    public var name: String
+    public var finding: Finding
 }
 
 public struct SourceComparison {
@@ -57,7 +69,7 @@ public struct SourceComparison {
             // A test's header that the product includes is no test's.
             if kind == .notCode, Self.looksLikeCode(path), included.contains(Self.name(path)) { kind = .code(isCPlusPlus: true) }
             switch kind {
-            case .notCode: continue
+            case .notCode: if Self.looksLikeCode(path) { try compareTest(path) }
             case .build:
                 unknown(
                     "source-build-changed", path, 1, "how the package is built changed.", "Whether that changes types or initial values.")
@@ -207,6 +219,16 @@ public struct SourceComparison {
 
     // MARK: One file
 
+    /// Code of the package's tests says nothing about other objects.
+    private mutating func compareTest(_ path: String) throws(Failure) {
+        let product = result, leftOver = left
+        result = SourceEvidence(.agrees)
+        try compare(path, true)
+        let tests = result.findings
+        (result, left) = (product, leftOver)
+        result.tests += tests.prefix(max(0, Self.findingsMax - result.tests.count))
+    }
+
     private mutating func compare(_ path: String, _ isCPlusPlus: Bool) throws(Failure) {
         func outline(_ tree: SourceTree) throws(Failure) -> SourceOutline? {
             guard tree.files.contains(path) else { return nil }
@@ -271,6 +293,9 @@ public struct SourceComparison {
             differs(
                 "source-signature-changed", path, i, "\(i.name) is declared otherwise than before.",
                 "Whether a pointer to it is kept in data, and who calls it through that.")
+            if path.hasSuffix(".c"), let finding = result.findings.last, finding.code == "source-signature-changed" {
+                result.redeclared.append(SourceRedeclaration(file: Self.name(path), name: i.name, finding: finding))
+            }
         }
         let comeOthers = come.filter { !isFunction($0) }
         for i in gone where !isFunction(i) {
