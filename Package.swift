@@ -89,17 +89,20 @@ let package = Package(
             name: "own-rules", dependencies: ["ELF", "ProcessControl", "VirtualPatch", "Interception"], path: "Benchmarks/OwnRules",
             swiftSettings: strict),
         .target(
-            name: "FuzzTargets", dependencies: ["ELF", "LivePatch", "LivePatchBuilder", "VirtualPatch", "Interception"],
-            path: "Fuzz/Sources", swiftSettings: strict),
+            name: "FuzzTargets", dependencies: ["ELF", "LivePatch", "LivePatchBuilder", "TrafficFuzzTargets"], path: "Fuzz/Sources",
+            swiftSettings: strict),
+        .target(
+            name: "TrafficFuzzTargets", dependencies: ["ELF", "VirtualPatch", "Interception"], path: "Fuzz/Traffic", swiftSettings: strict),
     ]
 )
 
 // Fuzzers have libFuzzer's main and its instrumentation: scripts/fuzz asks for them, nothing else builds them.
 if Context.environment["FOTHER_FUZZ"] != nil {
-    for name in ["elf", "patch", "header", "dwarf", "source", "exceptions", "rules", "packets", "http"] {
+    let traffic = ["rules", "packets", "http"]
+    for name in ["elf", "patch", "header", "dwarf", "source", "exceptions"] + traffic {
         package.targets.append(
             .executableTarget(
-                name: "fuzz-\(name)", dependencies: ["FuzzTargets"], path: "Fuzz/\(name)",
+                name: "fuzz-\(name)", dependencies: [traffic.contains(name) ? "TrafficFuzzTargets" : "FuzzTargets"], path: "Fuzz/\(name)",
                 swiftSettings: strict + [.unsafeFlags(["-parse-as-library"])],
                 linkerSettings: [.unsafeFlags(["-sanitize=fuzzer"])]))
     }

@@ -4,12 +4,13 @@
 import ELF
 import LivePatch
 import LivePatchBuilder
+import TrafficFuzzTargets
 
 public enum FuzzTargets {
-    public static let all: [(name: String, run: @Sendable ([UInt8]) -> Void)] = [
-        ("elf", elf), ("patch", patch), ("header", header), ("dwarf", dwarf), ("source", source), ("exceptions", exceptions),
-        ("rules", rules), ("packets", packets), ("http", http),
-    ]
+    public static let all: [(name: String, run: @Sendable ([UInt8]) -> Void)] =
+        [
+            ("elf", elf), ("patch", patch), ("header", header), ("dwarf", dwarf), ("source", source), ("exceptions", exceptions),
+        ] + TrafficFuzzTargets.all
 
     /// An ELF file as the builder reads it: tables, unwind data, every function decoded.
     @Sendable public static func elf(_ bytes: [UInt8]) {

@@ -1,9 +1,9 @@
 // libFuzzer's entry for the target `rules`.
 
-import FuzzTargets
+import TrafficFuzzTargets
 
 @_cdecl("LLVMFuzzerTestOneInput")
 public func fuzz_rules(_ data: UnsafePointer<UInt8>?, _ size: Int) -> CInt {
-    FuzzTargets.rules(unsafe Array(UnsafeBufferPointer(start: data, count: size)))
+    TrafficFuzzTargets.rules(unsafe Array(UnsafeBufferPointer(start: data, count: size)))
     return 0
 }

@@ -156,6 +156,10 @@ static int response_done(htp_tx_t *tx) {
 static void apply_profile(htp_cfg_t *h, int profile) {
   const enum htp_server_personality_t names[] = {HTP_SERVER_IDS, HTP_SERVER_APACHE_2, HTP_SERVER_IIS_7_5, HTP_SERVER_GENERIC};
   htp_config_set_server_personality(h, names[profile]);
+  /* Some personalities turn paths into small letters, in which rules with capital letters find nothing. */
+  htp_config_set_convert_lowercase(h, HTP_DECODER_URL_PATH, 0);
+  /* HTTP.sys takes %uNNNN unless PercentUAllowed is 0 (Microsoft, "Http.sys registry settings for Windows"). */
+  if (profile == CHTP_IIS) htp_config_set_u_encoding_decode(h, HTP_DECODER_URL_PATH, 1);
   if (profile == CHTP_NGINX) {
     /* nginx decodes %2f into a separator and merges separators; backslashes and %u stay as they are. */
     htp_config_set_path_separators_decode(h, HTP_DECODER_URL_PATH, 1);

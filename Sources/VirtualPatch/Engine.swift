@@ -94,6 +94,7 @@ public final class Engine {
     /// Everything that still waits is decided: the capture is over.
     public func finish() -> Outcome {
         var all = Outcome()
+        inspector.forgetPayload()
         for (_, flow) in flows.sorted(by: { $0.value.lastSeen < $1.value.lastSeen }) {
             forget(flow)
             all.findings += settle(flow).findings
@@ -262,9 +263,8 @@ public final class Engine {
     func inspectPacket(_ p: Packet, _ bytes: Span<UInt8>, _ flow: Flow, toServer: Bool) -> Set<Int> {
         var fired: Set<Int> = []
         let payload = bytes.extracting(p.payload)
-        let found = inspector.candidates(.packet, payload)
-        inspector.foundInPacket = found
-        for index in found {
+        inspector.findInPacket(payload, hasBody: toServer && flow.http != nil)
+        for index in inspector.foundInPacket {
             let c = inspector.rules.rules[index]
             // Without a connection to follow there are only packets.
             let isFollowed = p.transport == 6 && !(flow.wasMidstream && !options.picksUpMidstream)

@@ -53,6 +53,7 @@ public struct Uninspectable: Sendable, Equatable {
         case httpLimit = "http-limit"
         case bodyTooLong = "body-too-long"
         case matchLimit = "match-limit"
+        case streamTooLong = "stream-too-long"
         case streamGap = "stream-gap"
         case memoryLimit = "memory-limit"
         case fragmentLimit = "fragment-limit"

@@ -31,6 +31,8 @@ final class StreamState {
     var pending: [PendingRule] = []
     /// By rule: up to where its latest match reached.
     var told: [Int: Int] = [:]
+    /// Where the request begins that is being sent: rules look at nothing before it.
+    var beginning = 0
 }
 
 final class Flow {
@@ -74,10 +76,7 @@ final class Flow {
     /// The request that was being sent is over: rules without a named buffer begin anew, but for those that wait.
     func rest() {
         for toServer in [true, false] {
-            guard let stream = self[toServer: toServer].stream else { continue }
-            // What looks at all that has come has seen the whole request.
-            stream.pending.removeAll { !$0.isStreaming }
-            if stream.pending.isEmpty { self[toServer: toServer].stream = nil }
+            if self[toServer: toServer].stream?.rest() == false { self[toServer: toServer].stream = nil }
         }
     }
 
@@ -92,6 +91,9 @@ final class Flow {
             self[toServer: toServer].beginning = []
         }
     }
+
+    /// Rules that could not be decided on a stream of this flow, each said once.
+    var undecided: Set<Int> = []
 
     /// What the engine counted for this flow last.
     var countedBytes = 0

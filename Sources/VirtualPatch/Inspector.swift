@@ -31,7 +31,7 @@ final class Inspector {
     private var candidates: [Int] = []
     var memory = Memory()
     /// The packet that is being looked at, and its time.
-    var packetNumber = 0
+    var packetNumber = 0 { didSet { forgetPayload() } }
     var now = Instant(nanoseconds: 0)
     /// What matched on this packet, before actions are weighed against each other.
     private(set) var matched: [Hit] = []
@@ -43,6 +43,11 @@ final class Inspector {
     private static let readerLimit = 32
     /// Rules that the payload of the current packet may concern.
     var foundInPacket: [Int] = []
+    /// Where the payload is that was scanned for rules on bodies too, and those rules: nothing of it is scanned again.
+    private var scannedPayload: Place?
+    /// The packet is gone: its place in memory says nothing any more.
+    func forgetPayload() { scannedPayload = nil }
+    private var foundForBody: [Int] = []
     var hasSomethingToTell: Bool { !matched.isEmpty || !unseen.isEmpty }
 
     init(_ rules: CompiledRules, _ options: EngineOptions) throws(Failure) {
@@ -131,6 +136,28 @@ final class Inspector {
         return candidates
     }
 
+    /// Rules that a packet's payload may concern. `hasBody`: bodies of requests may come in it.
+    func findInPacket(_ payload: Span<UInt8>, hasBody: Bool) {
+        newStamp()
+        candidates.removeAll(keepingCapacity: true)
+        foundForBody.removeAll(keepingCapacity: true)
+        scannedPayload = nil
+        if let always = rules.always[.packet] { for rule in always { add(rule) } }
+        if let prefilter = rules.prefilters[.packet], let owners = rules.owners[.packet] {
+            if hasBody, rules.prefilters[.requestBody] != nil, let bodies = rules.owners[.requestBody] {
+                scannedPayload = Place(payload)
+                prefilter.scan(payload, scratch) { literal in
+                    for rule in owners[literal] { add(rule) }
+                    foundForBody += bodies[literal]
+                }
+            } else {
+                prefilter.scan(payload, scratch) { literal in for rule in owners[literal] { add(rule) } }
+            }
+        }
+        candidates.sort()
+        swap(&candidates, &foundInPacket)
+    }
+
     /// Whether the rule looks at this flow in this direction at all.
     func applies(_ c: CompiledRule, _ flow: Flow, toServer: Bool) -> Bool {
         let rule = c.rule, traffic = rule.traffic
@@ -175,7 +202,7 @@ final class Inspector {
     private func consider(_ rule: CompiledRule, _ m: HTTPMessage, _ session: HTTPSession) {
         guard applies(rule, session.flow, toServer: m.isRequest) else { return }
         guard rule.rule.events.isEmpty else { return }
-        let hasBodyViews = m.isRequest && m.mayHaveBody && rule.last == .requestBody
+        let hasBodyViews = m.isRequest && m.mayHaveBody && rule.moments.contains(.requestBody)
         let views = options.isStrict ? 1 : max(m.buffers.viewCount, hasBodyViews ? 3 : 1)
         guard mayHold(rule, m, session, views) else { return }
         var pending = PendingRule(
@@ -227,7 +254,8 @@ final class Inspector {
         guard isEnd || !isLater else { return }
         p.isDone = true
         if isUndecided {
-            uninspectable(bodyIsTooLong(m) ? .bodyTooLong : .matchLimit, p.rule, session.flow, m.number)
+            let isStreamGone = p.rule.moments.contains(.packet) && session.flow[toServer: m.isRequest].stream?.store.isComplete == false
+            uninspectable(bodyIsTooLong(m) ? .bodyTooLong : isStreamGone ? .streamTooLong : .matchLimit, p.rule, session.flow, m.number)
         }
     }
 
@@ -241,8 +269,10 @@ final class Inspector {
             var matcher = Matcher()
             let seen = stream.store.bytes
             if matcher.holds(test.steps, from: 0, in: seen.span, base: stream.store.base) { return (.yes, matcher.firstOffset) }
-            return (isEnd ? .no : .later, nil)
+            return (!isEnd ? .later : stream.store.isComplete ? .no : .cannot, nil)
         }
+        // A part of the other direction, in a rule that takes either.
+        guard test.buffer.moment == (m.isRequest ? .requestBody : .responseBody) else { return (.no, nil) }
         if test.buffer.hasInstances { return bodyInstances(test, m, view, isEnd: isEnd) }
         let body = min(view, m.bodies.count - 1)
         // A later view without a body of its own, and nothing else that differs, was judged before.
@@ -372,7 +402,7 @@ final class Inspector {
         for (_, content) in buffers { bytes += content }
         for index in candidates(.message, bytes.span) {
             let rule = rules.rules[index]
-            guard applies(rule, flow, toServer: toServer), rule.moments.isSubset(of: [.message]) else { continue }
+            guard applies(rule, flow, toServer: toServer), rule.moments.contains(.message) else { continue }
             if let spot = spot(rule.condition, buffers) { fire(rule, spot, flow, request: nil, toServer: toServer) }
         }
     }
@@ -420,7 +450,7 @@ final class Inspector {
             m.bodies[1].append(once.span, wholeLimit: limit)
             m.bodies[2].append(m.decoders[1].decode(once.span).span, wholeLimit: limit)
         }
-        look(m, session, moment)
+        look(m, session, moment, at: Place(bytes))
         guard m.pending.contains(where: { !$0.rule.waitsForEnd }) else { return }
         for i in m.pending.indices where !m.pending[i].isDone && !m.pending[i].rule.waitsForEnd {
             decide(&m.pending[i], m, session, isEnd: false)
@@ -429,15 +459,23 @@ final class Inspector {
     }
 
     /// Scans what is new in each view; rules found are considered if they were not yet.
-    private func look(_ m: HTTPMessage, _ session: HTTPSession, _ moment: Moment) {
+    private func look(_ m: HTTPMessage, _ session: HTTPSession, _ moment: Moment, at place: Place) {
         guard let prefilter = rules.prefilters[moment] else { return }
         newStamp()
         candidates.removeAll(keepingCapacity: true)
         for v in m.bodies.indices {
-            let from = max(m.bodies[v].base, m.bodies[v].scanned - prefilter.longest + 1)
-            let bytes = m.bodies[v].bytes
-            let start = from - m.bodies[v].base
-            scan(moment, bytes.span.extracting(start..<bytes.count))
+            let base = m.bodies[v].base, scanned = m.bodies[v].scanned
+            let from = max(base, scanned - prefilter.longest + 1)
+            var end = m.bodies[v].total
+            if v == 0, moment == .requestBody, scannedPayload?.holds(place) == true {
+                // Only what begins in earlier bytes is new.
+                for rule in foundForBody { add(rule) }
+                end = from == scanned ? from : min(end, scanned + prefilter.longest - 1)
+            }
+            if from < end {
+                let bytes = m.bodies[v].bytes
+                scan(moment, bytes.span.extracting((from - base)..<(end - base)))
+            }
             m.bodies[v].scanned = m.bodies[v].total
         }
         considerFound(m, session)
@@ -463,9 +501,11 @@ final class Inspector {
         for i in m.bodies.indices { m.bodies[i].clear() }
     }
 
-    /// JSON hides literals behind escapes: then its members are scanned themselves.
+    /// JSON and names of files hide literals behind escapes: then the members are scanned themselves.
     private func lookIntoArguments(_ m: HTTPMessage, _ session: HTTPSession, _ moment: Moment) {
-        guard rules.prefilters[moment] != nil, rules.used.contains(.zoneBodyArguments), m.bodies[0].isComplete else { return }
+        guard rules.prefilters[moment] != nil, rules.used.contains(.zoneBodyArguments) || rules.used.contains(.zoneFileNames),
+            m.bodies[0].isComplete
+        else { return }
         guard m.bodies[0].total > 0, !m.isForm || options.isStrict,
             m.bodies[0].bytes.contains(where: { $0 == UInt8(ascii: "\\") || $0 == UInt8(ascii: "%") })
         else { return }
@@ -475,6 +515,7 @@ final class Inspector {
             for item in m.bodyArguments(view: view).items {
                 scan(moment, item.name.span)
                 scan(moment, item.value.span)
+                if let name = item.fileName { scan(moment, name.span) }
             }
         }
         considerFound(m, session)

@@ -152,6 +152,50 @@ func post(_ body: [UInt8], _ type: String = "application/octet-stream") -> [UInt
         #expect(ids(e.inspect(request: post(Array("needle in hay".utf8)))).isEmpty)
     }
 
+    /// Rules of the zones, on writings that hid what they carry.
+    @Test(
+        "a parameter is found however it is carried",
+        arguments: [
+            ("COOKIES", "GET / HTTP/1.1\r\nHost: a\r\nCookie: a=1\r\nCookie: v=evil\r\n\r\n"),
+            ("COOKIES", "GET / HTTP/1.1\r\nHost: a\r\nCookie: a=1; v=evil\r\n\r\n"),
+            (
+                "BODY_ARGS",
+                "POST / HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 14\r\n\r\n\u{feff}{\"v\":\"evil\"}"
+            ),
+            (
+                "FILENAMES",
+                "POST / HTTP/1.1\r\nHost: a\r\nContent-Type: multipart/form-data; boundary=b\r\nContent-Length: 102\r\n\r\n"
+                    + "--b\r\nContent-Disposition: form-data; name=\"v\"; filename*=UTF-8''e%76il\r\n\r\nabcdefghijklmnopqrs\r\n--b--\r\n"
+            ),
+        ])
+    func carried(_ zone: String, _ request: String) throws {
+        let variable = zone == "BODY_ARGS" ? "json.v" : "v"
+        let text = """
+            name: a/t
+            rules:
+              - and:
+                - zones: [\(zone)]
+                  variables: [\(variable)]
+                  match: {type: equals, value: evil}
+            """
+        let set = RuleSet.load([RuleSet.File(name: "t.yaml", bytes: Array(text.utf8))])
+        var options = EngineOptions()
+        options.requestsOnly = true
+        let e = try Engine(try CompiledRules(set.rules), options)
+        #expect(ids(e.inspect(request: Array(request.utf8))) == ["t"])
+    }
+
+    @Test("a rule that asks for parts that are never there together is refused")
+    func apart() {
+        for rule in [
+            "drop dns any any -> any any (dns.query; content:\"evil\"; pkt_data; content:\"x\"; sid:1;)",
+            "drop http any any -> any any (flow:to_server; http.uri; content:\"evil\"; ipv4.hdr; content:\"x\"; sid:1;)",
+        ] {
+            let set = RuleSet.load([RuleSet.File(name: "t.rules", bytes: Array(rule.utf8))])
+            #expect(set.refused.first?.sentence.contains("never looked at together") == true, "\(set.refused)")
+        }
+    }
+
     @Test func aFindingNamesRuleCVEBufferAndPlace() throws {
         let e = try engine(
             "drop http any any -> any any (msg:\"m\"; flow:to_server; http.uri; content:\"/evil\"; reference:cve,2021-1234; sid:7;)")

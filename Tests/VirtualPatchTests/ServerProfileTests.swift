@@ -135,6 +135,30 @@ private final class RealServer {
         #expect(wrong.isEmpty, "\(wrong)")
     }
 
+    /// Paths came out in small letters from some profiles: rules with capital letters in them never matched.
+    @Test(arguments: ServerProfile.allCases) func capitalLettersStay(_ profile: ServerProfile) throws {
+        let judge = try engine("drop http any any -> any any (flow:to_server; http.uri; content:\"/VhttpdMgr?A=\"; startswith; sid:1;)") {
+            $0.profile = profile
+            $0.isStrict = true
+        }
+        #expect(ids(judge.inspect(request: Array("GET /VhttpdMgr?A=B HTTP/1.1\r\nHost: a\r\n\r\n".utf8))) == ["1"])
+        #expect(ids(judge.inspect(request: Array("GET /vhttpdmgr?A=B HTTP/1.1\r\nHost: a\r\n\r\n".utf8))).isEmpty)
+    }
+
+    /// There is no IIS here: what Microsoft documents of HTTP.sys (canonical paths, `%uNNNN` unless PercentUAllowed is 0), written out.
+    @Test(arguments: [
+        "/a/evil", "/a\\evil", "/a%2fevil", "/a%5cevil", "/a%5Cevil", "/a/b/../evil", "/a/b\\..\\evil", "/a/./evil", "/a/%65vil",
+        "/a/%u0065vil", "/a%u002fevil", "/a%u005Cevil", "/x/%u002e%u002e/a/evil",
+    ])
+    func iisReadsPathsAsItIsDocumented(_ target: String) throws {
+        let judge = try engine("drop http any any -> any any (flow:to_server; http.uri; content:\"/a/evil\"; startswith; endswith; sid:1;)")
+        {
+            $0.profile = .iis
+            $0.isStrict = true
+        }
+        #expect(ids(judge.inspect(request: Array("GET \(target) HTTP/1.1\r\nHost: a\r\n\r\n".utf8))) == ["1"])
+    }
+
     /// Bodies in chunks, well formed and not: a body that a server takes is read, or said to be unreadable.
     @Test(.enabled(if: RealServer.has("/usr/sbin/nginx") && RealServer.has("/usr/sbin/apache2"), "nginx or apache2-bin is not installed"))
     func chunksThatServersTakeAreReadOrSaid() throws {

@@ -49,7 +49,9 @@ struct Arguments {
     /// Members of JSON by their paths: `json.a.b`, `json.a.0`.
     static func json(_ bytes: Span<UInt8>) -> Arguments {
         var out = Arguments()
-        var reader = JSONReader(bytes)
+        // Servers pass over a mark of the byte order.
+        let mark = LiteralSearch.stands([0xef, 0xbb, 0xbf], in: bytes, at: 0, ignoresCase: false) ? 3 : 0
+        var reader = JSONReader(bytes.extracting(mark..<bytes.count))
         reader.value(Array("json".utf8), 0, &out)
         return out
     }
@@ -208,7 +210,15 @@ struct Arguments {
         if end > i, bytes[end - 1] == 10 { end -= 1 }
         if end > i, bytes[end - 1] == 13 { end -= 1 }
         let value = i < end ? bytes.extracting(i..<end).copied : []
-        out.add(parameter("name", in: disposition) ?? [], value, fileName: parameter("filename", in: disposition))
+        let fileName = parameter("filename", in: disposition) ?? parameter("filename*", in: disposition).map(extended)
+        out.add(parameter("name", in: disposition) ?? [], value, fileName: fileName)
+    }
+
+    /// `UTF-8''a%20name`, as RFC 5987 has it.
+    private static func extended(_ value: [UInt8]) -> [UInt8] {
+        let quotes = value.indices.filter { value[$0] == UInt8(ascii: "'") }
+        let text = quotes.count >= 2 ? Array(value[(quotes[1] + 1)...]) : value
+        return Transforms.percentDecoded(text.span, plusIsSpace: false)
     }
 
     /// `name=value` or `name="value"` behind a semicolon.

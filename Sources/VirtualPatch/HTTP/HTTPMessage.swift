@@ -6,13 +6,12 @@ struct PendingRule {
     /// By view, then by slot.
     var progress: [[TestProgress]]
     var isDone = false
-    /// On a stream: from where on it is looked at.
-    var since = 0
+    /// On a stream: bytes were gone when it was chosen that may have held a part of what it looks for.
+    var isBlind = false
 
-    init(rule: CompiledRule, progress: [[TestProgress]], since: Int = 0) {
+    init(rule: CompiledRule, progress: [[TestProgress]]) {
         self.rule = rule
         self.progress = progress
-        self.since = since
     }
 }
 

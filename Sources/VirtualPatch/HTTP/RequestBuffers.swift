@@ -80,14 +80,22 @@ enum RequestBuffers {
     private static func cookies(_ m: HTTPMessage) {
         guard let value = m.header("cookie").map(m.buffers.copy) else { return }
         for part in value.split(separator: UInt8(ascii: ";")) {
-            var p = part
-            while let c = p.first, Transforms.isSpace(c) { p.removeFirst() }
-            let equals = p.firstIndex(of: UInt8(ascii: "=")) ?? p.endIndex
-            let name = m.buffers.append(Array(p[..<equals]).span)
-            let rest = equals < p.endIndex ? Array(p[(equals + 1)...]) : []
-            let content = m.buffers.append(rest.span)
-            m.buffers.add(.zoneCookies, name: name, value: content)
+            cookie(part, m)
+            // A second header of the name is joined to the first by a comma: what is behind it is a cookie of its own.
+            guard part.contains(UInt8(ascii: ",")) else { continue }
+            let pieces = part.split(separator: UInt8(ascii: ","))
+            for (i, piece) in pieces.enumerated() where i == 0 || piece.contains(UInt8(ascii: "=")) { cookie(piece, m) }
         }
+    }
+
+    private static func cookie(_ part: ArraySlice<UInt8>, _ m: HTTPMessage) {
+        var p = part
+        while let c = p.first, Transforms.isSpace(c) { p.removeFirst() }
+        let equals = p.firstIndex(of: UInt8(ascii: "=")) ?? p.endIndex
+        let name = m.buffers.append(Array(p[..<equals]).span)
+        let rest = equals < p.endIndex ? Array(p[(equals + 1)...]) : []
+        let content = m.buffers.append(rest.span)
+        m.buffers.add(.zoneCookies, name: name, value: content)
     }
 
     // MARK: addresses of requests, on three views

@@ -1,4 +1,4 @@
-// Copies bytes from a span into an array in one piece, and compares them so.
+// Copies bytes from a span into an array in one piece, compares them so, and says where in memory a span is.
 
 import Glibc
 
@@ -22,4 +22,18 @@ extension Span where Element == UInt8 {
             }
         }
     }
+}
+
+/// Where bytes are in memory, to tell that they are a part of others. Never turned back into a pointer.
+struct Place: Equatable {
+    private let start: UInt
+    private let end: UInt
+
+    init(_ bytes: Span<UInt8>) {
+        start = unsafe bytes.withUnsafeBufferPointer { UInt(bitPattern: $0.baseAddress) }
+        end = start &+ UInt(bytes.count)
+    }
+
+    /// Whether the other bytes are a part of these.
+    func holds(_ other: Place) -> Bool { start != 0 && other.start >= start && other.end <= end }
 }

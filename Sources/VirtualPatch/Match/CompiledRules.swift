@@ -18,7 +18,6 @@ final class CompiledRule: Sendable {
     let streamTests: [CompiledTest]
     /// The moments at which its tests' buffers are filled.
     let moments: Set<Moment>
-    let last: Moment
     let flowBits: [(operation: FlowBit.Operation, bits: [Int])]
     let hostBits: [(bit: HostBit, number: Int)]
     /// Where it is looked at without a literal having been seen.
@@ -33,20 +32,24 @@ final class CompiledRule: Sendable {
     let isAddressOnly: Bool
     /// Asks for parsed parameters of a body: nothing is decided before they are all there.
     let waitsForEnd: Bool
+    /// What of it may be in bytes of a stream before its literal.
+    let before: CompiledTest.Before
     /// Looks into nothing: its action is about the flow even where a packet set it off.
     let isAboutFlow: Bool
 
-    init(_ rule: Rule, index: Int, bits: inout [String: Int], isUnfiltered: Bool) throws(Failure) {
+    /// `literals`: those of which one must be there; nil: none is known.
+    init(_ rule: Rule, index: Int, bits: inout [String: Int], literals: [[UInt8]]?) throws(Failure) {
         self.rule = rule
         self.index = index
-        self.isUnfiltered = isUnfiltered
+        isUnfiltered = literals == nil
         var tests: [CompiledTest] = []
         var moments: Set<Moment> = []
         condition = try Self.compile(rule.condition, &tests, &moments)
         streamTests = tests
+        let payload = tests.filter { $0.buffer == .payload }
+        before = payload.count > 1 ? .first : payload.first?.before(literals ?? []) ?? .nothing
         if moments.isEmpty { moments = [.packet] }
         self.moments = moments
-        last = moments.max() ?? .packet
         func number(_ name: String) -> Int {
             if let n = bits[name] { return n }
             bits[name] = bits.count
@@ -151,7 +154,7 @@ public final class CompiledRules: Sendable {
         var used = BufferSet()
         for (index, rule) in set.enumerated() {
             let keys = LiteralKeys.of(rule)
-            let c = try CompiledRule(rule, index: index, bits: &bits, isUnfiltered: keys == nil)
+            let c = try CompiledRule(rule, index: index, bits: &bits, literals: keys?.map(\.literal.bytes))
             compiled.append(c)
             Self.collect(rule.condition, &used)
             guard let keys else {
@@ -160,18 +163,23 @@ public final class CompiledRules: Sendable {
                 continue
             }
             for key in keys {
-                if let at = literals[key.moment]?[key.literal] {
-                    if owners[key.moment, default: []][at].last != index { owners[key.moment, default: []][at].append(index) }
-                } else {
-                    let at = lists[key.moment]?.count ?? 0
-                    literals[key.moment, default: [:]][key.literal] = at
-                    lists[key.moment, default: []].append(Prefilter.Literal(bytes: key.literal.bytes, ignoresCase: key.literal.ignoresCase))
-                    owners[key.moment, default: []].append([index])
+                let table = Self.table(key.moment)
+                let at = literals[table]?[key.literal] ?? lists[table]?.count ?? 0
+                if at == lists[table]?.count ?? 0 {
+                    literals[table, default: [:]][key.literal] = at
+                    lists[table, default: []].append(Prefilter.Literal(bytes: key.literal.bytes, ignoresCase: key.literal.ignoresCase))
+                    for moment in Moment.allCases where Self.table(moment) == table { owners[moment, default: []].append([]) }
                 }
+                if owners[key.moment, default: []][at].last != index { owners[key.moment, default: []][at].append(index) }
             }
         }
         var prefilters = ByMoment<Prefilter>()
-        for (moment, list) in lists { prefilters[moment] = try Prefilter(list) }
+        for (table, list) in lists {
+            let prefilter = try Prefilter(list)
+            for moment in Moment.allCases where Self.table(moment) == table && owners[moment]?.contains(where: { !$0.isEmpty }) == true {
+                prefilters[moment] = prefilter
+            }
+        }
         rules = compiled
         bitNumbers = bits
         protocolOnly = compiled.filter(\.isProtocolOnly).map(\.index)
@@ -189,6 +197,9 @@ public final class CompiledRules: Sendable {
         for (name, number) in others.bitNumbers { out[number] = bitNumbers[name] }
         return out
     }
+
+    /// Bodies of requests come in packets, mostly as they are: one scan is for both.
+    private static func table(_ moment: Moment) -> Moment { moment == .requestBody ? .packet : moment }
 
     private static func firstMoment(_ c: CompiledRule) -> Moment {
         // Payload tests of rules on an application are latched by the stream; the application's own moments decide when.
@@ -280,7 +291,38 @@ enum LiteralKeys {
             }
             return (keys, value(top.c))
         }
-        return ([key(top.c, t.buffer, changesCase)], value(top.c) + (isLong ? 0 : 12))
+        var keys = [key(top.c, t.buffer, changesCase)]
+        if t.buffer == .payload { keys += firsts(t).filter { $0 != top.c }.map { key($0, t.buffer, changesCase) } }
+        return (keys, value(top.c) + (isLong ? 0 : 12))
+    }
+
+    /// Shorter ones are in too much of what is sent.
+    private static let shortestFirst = 4
+
+    /// The best literal of each part of a stream that may come long before the others: the rule waits for them from there on.
+    private static func firsts(_ t: BufferTest) -> [Content] {
+        var out: [Content] = [], part: [Content] = []
+        var isFirst = false
+        func close() {
+            if let best = part.max(by: { $0.bytes.count < $1.bytes.count }), best.bytes.count >= shortestFirst { out.append(best) }
+            part = []
+        }
+        for match in t.matches {
+            switch match {
+            case .content(let c) where c.isNegated: break
+            case .content(let c) where !c.isRelative:
+                close()
+                part = [c]
+                isFirst = true
+            case .content(let c):
+                if c.within == nil, c.depth == nil, c.offset == nil { isFirst = false }
+                if isFirst { part.append(c) }
+            case .dataAt, .byteTest: break
+            default: isFirst = false
+            }
+        }
+        close()
+        return out
     }
 
     /// The name of the only parameter, header or cookie that counts: without it there is nothing to look at.

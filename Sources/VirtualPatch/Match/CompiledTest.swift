@@ -9,18 +9,19 @@ final class Step: Sendable {
     /// What base64 decodes to is matched apart.
     let nested: [Step]
 
-    init(_ match: Match) throws(Failure) {
+    /// `grows`: it is tried on streams, which more bytes follow.
+    init(_ match: Match, grows: Bool = false) throws(Failure) {
         self.match = match
         switch match {
-        case .pattern(let p), .capture(let p): regex = try Regex(p)
+        case .pattern(let p), .capture(let p): regex = try Regex(p, grows: grows)
         default: regex = nil
         }
         if case .base64(let b) = match { nested = try Step.all(b.matches) } else { nested = [] }
     }
 
-    static func all(_ matches: [Match]) throws(Failure) -> [Step] {
+    static func all(_ matches: [Match], grows: Bool = false) throws(Failure) -> [Step] {
         var out: [Step] = []
-        for match in matches { out.append(try Step(match)) }
+        for match in matches { out.append(try Step(match, grows: grows)) }
         return out
     }
 }
@@ -45,9 +46,13 @@ final class CompiledTest: Sendable {
         selector = test.selector
         if case .pattern(let p) = test.selector { selectorRegex = try Regex(p) } else { selectorRegex = nil }
         transforms = test.transforms
-        steps = try Step.all(test.matches)
+        steps = try Step.all(test.matches, grows: test.buffer == .payload)
         streaming = test.buffer.isUnbounded ? StreamingClass.of(test) : .streaming
-        groups = test.buffer.isUnbounded && streaming != .whole ? SegmentGroup.split(steps) : []
+        if test.buffer == .payload {
+            groups = SegmentGroup.ofStream(steps)
+        } else {
+            groups = test.buffer.isUnbounded && streaming != .whole ? SegmentGroup.split(steps) : []
+        }
         let literals = test.matches.compactMap { match -> Content? in
             guard case .content(var c) = match, !c.isNegated else { return nil }
             if test.transforms.contains(where: { $0 == .lowercase || $0 == .uppercase }) { c.ignoresCase = true }
@@ -95,9 +100,12 @@ struct SegmentGroup: Sendable {
         let endsBuffer: Bool
         /// No match of the segment is longer: bytes before that many need not be searched again.
         let span: Int
+        /// The length of the literal that it begins with; 1 where it begins with something else.
+        let literalBytes: Int
 
         init(_ steps: [Step]) {
             self.steps = steps
+            if case .content(let c)? = steps.first?.match { literalBytes = max(1, c.bytes.count) } else { literalBytes = 1 }
             var ends = false
             var span = 0
             func size(_ a: Amount?) -> Int { if case .value(let n) = a { abs(n) } else { 0 } }
@@ -121,9 +129,46 @@ struct SegmentGroup: Sendable {
     var isNegated: Bool
     /// A condition on the buffer's length alone.
     var size: SizeTest?
+    /// Its parts hold together in ways that no cut keeps: all of it is looked for at once.
+    var isChain = false
+
+    /// Must be found; else it must not, or is about the length alone.
+    var isPositive: Bool { !isNegated && size == nil }
+
+    /// Whether one of the literals comes with whatever its first segment matches, and the segment begins no farther back than is kept.
+    func leads(to literals: [[UInt8]]) -> Bool {
+        for (i, step) in (segments.first?.steps ?? []).enumerated() {
+            switch step.match {
+            case .content(let c):
+                if !c.isNegated, literals.contains(where: { c.bytes.starts(with: $0) }) { return true }
+            case .dataAt, .byteTest: break
+            case .pattern(let p):
+                // It holds the literal, which brought the rule when it came.
+                guard i == 0, !p.isNegated, let needed = p.requiredLiterals else { return false }
+                return needed.allSatisfy { need in literals.contains { Self.holds(need, $0) } }
+            default: return false
+            }
+        }
+        return false
+    }
+
+    private static func holds(_ bytes: [UInt8], _ literal: [UInt8]) -> Bool {
+        LiteralSearch.find(literal, in: bytes.span, from: 0, to: bytes.count, ignoresCase: true) != nil
+    }
+
+    /// A test of a stream is cut too where that keeps its meaning, though its parts may have no bound.
+    static func ofStream(_ steps: [Step]) -> [SegmentGroup] {
+        let isCut = steps.allSatisfy { step in
+            switch step.match {
+            case .byteExtract, .byteMath, .capture, .transform, .injection, .number: false
+            default: true
+            }
+        }
+        return isCut ? split(steps, onStream: true) : [SegmentGroup(segments: [Segment(steps)], isNegated: false, isChain: true)]
+    }
 
     /// Cuts a chain where a match does not depend on the one before (a new group), or follows it at any distance (a new segment).
-    static func split(_ steps: [Step]) -> [SegmentGroup] {
+    static func split(_ steps: [Step], onStream: Bool = false) -> [SegmentGroup] {
         var groups: [SegmentGroup] = []
         var chain: [[Step]] = []
         func close() {
@@ -132,10 +177,22 @@ struct SegmentGroup: Sendable {
             }
             chain = []
         }
+        func add(_ step: Step) {
+            if chain.isEmpty { chain = [[]] }
+            chain[chain.count - 1].append(step)
+        }
         for step in steps {
             switch step.match {
             case .size(let s):
                 groups.append(SegmentGroup(segments: [], isNegated: false, size: s))
+            case .content(let c) where c.isNegated && c.isRelative && onStream: add(step)
+            case .pattern(let p) where p.isNegated && p.isRelative && onStream: add(step)
+            case .pattern(let p) where p.isNegated && onStream:
+                var positive = p
+                positive.isNegated = false
+                if let step = try? Step(.pattern(positive)) {
+                    groups.append(SegmentGroup(segments: [Segment([step])], isNegated: true))
+                }
             case .content(let c) where c.isNegated:
                 var positive = c
                 positive.isNegated = false
@@ -152,17 +209,15 @@ struct SegmentGroup: Sendable {
             case .pattern(let p) where p.isRelative:
                 if chain.isEmpty { chain = [[]] }
                 // `^` holds it to its place; without it, it may be anywhere behind.
-                if p.source.hasPrefix("^") || p.isAnchored || chain[chain.count - 1].isEmpty {
+                if p.isHeld || chain[chain.count - 1].isEmpty {
                     chain[chain.count - 1].append(step)
                 } else {
                     chain.append([step])
                 }
-            case .dataAt(let d) where d.isRelative:
-                if chain.isEmpty { chain = [[]] }
-                chain[chain.count - 1].append(step)
-            case .byteTest(let t) where t.isRelative:
-                if chain.isEmpty { chain = [[]] }
-                chain[chain.count - 1].append(step)
+            case .dataAt(let d) where d.isRelative: add(step)
+            case .byteTest(let t) where t.isRelative: add(step)
+            case .byteJump(let j) where j.isRelative && onStream: add(step)
+            case .base64(let b) where b.isRelative && onStream: add(step)
             default:
                 close()
                 chain = [[step]]

@@ -5,6 +5,8 @@ struct Matcher {
     /// Matches tried, and bytes searched, for one chain: beyond it the answer is `hitLimit`.
     static let stepLimit = 3_000
     static let byteLimit = 32 << 20
+    /// Digits of a number that is written out.
+    private static let digitLimit = 20
 
     /// Where the latest match ended.
     var position = 0
@@ -15,6 +17,13 @@ struct Matcher {
     var firstOffset: Int?
     /// The buffer's length where more is known than `bytes` tell.
     var total: Int?
+    /// More bytes will follow: what only they decide is noted.
+    var grows = false
+    /// Where the first step begins to look.
+    var resumesAt = 0
+    /// Where the earliest chain began that bytes which are to come may complete.
+    private(set) var begunAt: Int?
+    private var chainStart = 0
     private var tried = 0
     private var searched = 0
     /// No other occurrence of an earlier match can help.
@@ -36,18 +45,23 @@ struct Matcher {
             guard let regex = step.regex else { return false }
             return pattern(p, regex, steps, i, bytes, base)
         case .byteTest(let t):
+            if i == 0 { chainStart = base }
             guard byteTest(t, bytes, base) else { return false }
         case .byteJump(let j):
+            if i == 0 { chainStart = base }
             guard byteJump(j, bytes, base) else { return false }
         case .byteExtract(let e):
+            if i == 0 { chainStart = base }
             guard byteExtract(e, bytes, base) else { return false }
         case .byteMath(let m):
+            if i == 0 { chainStart = base }
             guard byteMath(m, bytes, base) else { return false }
         case .dataAt(let d):
             let end = base + bytes.count
             let n = amount(d.position)
             let isThere = d.isRelative ? position &+ n <= end : n < end
             guard isThere != d.isNegated else {
+                if !d.isNegated { begun() }
                 if !d.isRelative { isFinal = true }
                 return false
             }
@@ -57,7 +71,10 @@ struct Matcher {
                 return false
             }
         case .base64(let b):
-            guard let decoded = base64(b, bytes, base) else { return false }
+            guard let decoded = base64(b, bytes, base) else {
+                begun()
+                return false
+            }
             var inner = Matcher()
             inner.variables = variables
             inner.tried = tried
@@ -66,7 +83,10 @@ struct Matcher {
             tried = inner.tried
             searched = inner.searched
             hitLimit = hitLimit || inner.hitLimit
-            guard matched else { return false }
+            guard matched else {
+                begun()
+                return false
+            }
         case .injection(let kind):
             guard InjectionDetector.detects(kind, in: bytes) else { return false }
             note(base)
@@ -84,6 +104,11 @@ struct Matcher {
         return holds(steps, from: i + 1, in: bytes, base: base)
     }
 
+    private mutating func begin(_ at: Int) { if grows { begunAt = min(begunAt ?? at, at) } }
+
+    /// The chain ends with the bytes: more of them may help.
+    private mutating func begun() { begin(chainStart) }
+
     private mutating func note(_ at: Int) { if firstOffset == nil { firstOffset = at } }
 
     private func amount(_ a: Amount) -> Int {
@@ -97,23 +122,26 @@ struct Matcher {
         let end = base + bytes.count
         let n = c.bytes.count
         let start = position
-        var lower: Int, upper = end
+        // Where a match must end at the latest, whether those bytes came or not.
+        var lower: Int, limit = Int.max
         if c.isRelative {
             let distance = c.distance.map(amount) ?? 0
             lower = max(0, start &+ distance)
-            if let within = c.within { upper = min(upper, start &+ distance &+ amount(within)) }
-            if let depth = c.depth { upper = min(upper, start &+ (c.offset.map(amount) ?? 0) &+ amount(depth)) }
+            if let within = c.within { limit = min(limit, start &+ distance &+ amount(within)) }
+            if let depth = c.depth { limit = min(limit, start &+ (c.offset.map(amount) ?? 0) &+ amount(depth)) }
             if let offset = c.offset { lower = max(lower, amount(offset)) }
         } else {
             lower = c.offset.map(amount) ?? 0
-            if let depth = c.depth { upper = min(upper, lower &+ amount(depth)) }
-            if c.startsBuffer { upper = min(upper, n) }
+            if let depth = c.depth { limit = min(limit, lower &+ amount(depth)) }
+            if c.startsBuffer { limit = min(limit, n) }
         }
+        let upper = min(limit, end)
         func fail(_ isDecided: Bool) -> Bool {
             if isDecided { isFinal = true }
             return false
         }
         let isIndependent = !c.isRelative
+        if i == 0 { lower = max(lower, resumesAt) }
         if c.endsBuffer {
             if upper < end { return c.isNegated ? holds(steps, from: i + 1, in: bytes, base: base) : fail(isIndependent) }
             lower = max(lower, end - n)
@@ -127,11 +155,13 @@ struct Matcher {
                 ? LiteralSearch.find(c.bytes, in: bytes, from: from - base, to: upper - base, ignoresCase: c.ignoresCase) : nil
             guard let hit else {
                 if c.isNegated { return holds(steps, from: i + 1, in: bytes, base: base) }
+                if i > 0, c.endsBuffer || limit > end { begun() }
                 // At any distance behind the one before: if it is nowhere now, a later occurrence of that one does not help.
                 return fail(isIndependent || (c.within == nil && c.depth == nil && lower == max(0, start &+ (c.distance.map(amount) ?? 0))))
             }
             if c.isNegated { return fail(isIndependent) }
             let found = hit + base
+            if i == 0 { chainStart = found }
             let wasFirst = firstOffset == nil
             note(found)
             position = found + n
@@ -147,19 +177,27 @@ struct Matcher {
     ) -> Bool {
         let start = p.isRelative ? max(position, base) : base
         guard start <= base + bytes.count else {
+            if !p.isNegated { begun() }
             return p.isNegated ? holds(steps, from: i + 1, in: bytes, base: base) : false
         }
         let subject = bytes.extracting((start - base)..<bytes.count)
-        var from = 0
+        var from = i == 0 ? min(max(0, resumesAt - start), subject.count) : 0
         while true {
             searched += subject.count - from
-            switch regex.find(in: subject, from: from) {
+            let outcome = regex.find(in: subject, from: from, grows: grows && !p.isNegated, isContinued: grows && !p.isRelative && base > 0)
+            switch outcome {
             case .limit:
                 hitLimit = true
                 isFinal = true
                 return false
+            case .begun(let a):
+                if i == 0 { chainStart = start + a }
+                begun()
+                return false
             case .none:
                 if p.isNegated { return holds(steps, from: i + 1, in: bytes, base: base) }
+                // Nothing has begun, but where no byte is yet, or any place will do, one may.
+                if i > 0, from == subject.count || !p.isHeld { begun() }
                 if !p.isRelative { isFinal = true }
                 return false
             case .found(let a, let b):
@@ -167,6 +205,7 @@ struct Matcher {
                     if !p.isRelative { isFinal = true }
                     return false
                 }
+                if i == 0 { chainStart = start + a }
                 let wasFirst = firstOffset == nil
                 note(start + a)
                 position = start + b
@@ -180,9 +219,14 @@ struct Matcher {
 
     // MARK: byte operations
 
-    private func number(_ count: Int, at: Int, _ format: NumberFormat, _ bytes: Span<UInt8>, _ base: Int) -> (value: UInt64, used: Int)? {
+    private mutating func number(
+        _ count: Int, at: Int, _ format: NumberFormat, _ bytes: Span<UInt8>, _ base: Int
+    ) -> (value: UInt64, used: Int)? {
         let i = at - base
-        guard i >= 0, count >= 0, i <= bytes.count, count <= bytes.count - i else { return nil }
+        guard i >= 0, count >= 0, i <= bytes.count, count <= bytes.count - i else {
+            if i >= 0 { begun() }
+            return nil
+        }
         if count == 0 { return (0, 0) }
         guard let digits = format.digits else {
             guard count <= 8 else { return nil }
@@ -214,9 +258,12 @@ struct Matcher {
         return (v & mask) >> UInt64(mask.trailingZeroBitCount)
     }
 
-    private func byteTest(_ t: ByteTest, _ bytes: Span<UInt8>, _ base: Int) -> Bool {
+    private mutating func byteTest(_ t: ByteTest, _ bytes: Span<UInt8>, _ base: Int) -> Bool {
         let at = (t.isRelative ? position : 0) &+ amount(t.offset)
-        guard let (v, _) = number(amount(t.count), at: at, t.format, bytes, base) else { return false }
+        // No count of digits: as many as there are.
+        let n = amount(t.count), left = base + bytes.count - at
+        let count = n == 0 && t.format.digits != nil ? max(0, min(Self.digitLimit, left)) : n
+        guard let (v, _) = number(count, at: at, t.format, bytes, base) else { return false }
         let right: UInt64 = if case .variable(let i) = t.value { i < 16 ? variables[i] : 0 } else { UInt64(max(0, amount(t.value))) }
         return t.comparison.holds(Self.masked(v, t.mask), right) != t.isNegated
     }
@@ -224,7 +271,7 @@ struct Matcher {
     private mutating func byteJump(_ j: ByteJump, _ bytes: Span<UInt8>, _ base: Int) -> Bool {
         let end = base + bytes.count
         let at = (j.isRelative ? position : 0) &+ amount(j.offset)
-        guard at >= 0, at <= end, let (raw, used) = number(amount(j.count), at: at, j.format, bytes, base) else { return false }
+        guard at >= 0, let (raw, used) = number(amount(j.count), at: at, j.format, bytes, base) else { return false }
         guard var jump = Int(exactly: Self.masked(raw, j.mask)), jump < 1 << 40 else { return false }
         jump *= j.multiplier
         if j.aligns, jump % 4 != 0 { jump += 4 - jump % 4 }
@@ -234,7 +281,10 @@ struct Matcher {
             position = 0
             return true
         }
-        guard to <= end else { return false }
+        guard to <= end else {
+            begun()
+            return false
+        }
         position = to
         return true
     }

@@ -19,11 +19,14 @@ import ELF
 
     enum Outcome: Equatable {
         case found(start: Int, end: Int)
+        /// No match, but one that began here may be completed by bytes that follow.
+        case begun(start: Int)
         case none
         case limit
     }
 
-    init(_ p: Pattern) throws(Failure) {
+    /// `grows`: it will be asked what bytes that are to come may complete.
+    init(_ p: Pattern, grows: Bool = false) throws(Failure) {
         guard p.source.utf8.count <= Self.sourceLimitBytes else {
             throw Failure("rule-malformed", "the expression is longer than \(Self.sourceLimitBytes) bytes")
         }
@@ -48,7 +51,7 @@ import ELF
             throw Failure("rule-expression-invalid", "the expression does not compile: \(message) at \(offset)")
         }
         // Without the just-in-time compiler the interpreter takes over: slower, the same answers.
-        _ = unsafe pcre2_jit_compile_8(compiled, UInt32(PCRE2_JIT_COMPLETE))
+        _ = unsafe pcre2_jit_compile_8(compiled, UInt32(PCRE2_JIT_COMPLETE) | (grows ? UInt32(PCRE2_JIT_PARTIAL_SOFT) : 0))
         guard let context = unsafe pcre2_match_context_create_8(nil) else {
             unsafe pcre2_code_free_8(compiled)
             throw Failure("rule-expression-invalid", "no memory for the expression")
@@ -73,15 +76,25 @@ import ELF
     /// Whether the expression compiles, for refusing a rule with its place.
     static func check(_ p: Pattern) throws(Failure) { _ = try Regex(p) }
 
-    /// The first match that starts at or after `start`; `group` 0 is the whole match.
-    func find(in bytes: Span<UInt8>, from start: Int, group: Int = 0) -> Outcome {
+    /// The first match that starts at or after `start`; `group` 0 is the whole match. `grows`: more bytes will follow these;
+    /// `isContinued`: others came before, so that no beginning is here.
+    func find(in bytes: Span<UInt8>, from start: Int, group: Int = 0, grows: Bool = false, isContinued: Bool = false) -> Outcome {
         guard start >= 0, start <= bytes.count, group <= groups else { return .none }
         guard let data = unsafe pcre2_match_data_create_from_pattern_8(code, nil) else { return .limit }
         defer { unsafe pcre2_match_data_free_8(data) }
-        let rc: Int32 = unsafe bytes.withUnsafeBufferPointer { b in
-            if let base = b.baseAddress { return unsafe pcre2_match_8(code, base, b.count, start, 0, data, context) }
-            var none: UInt8 = 0
-            return unsafe pcre2_match_8(code, &none, 0, 0, 0, data, context)
+        let options = (grows ? UInt32(PCRE2_PARTIAL_SOFT) : 0) | (isContinued ? UInt32(PCRE2_NOTBOL) : 0)
+        func match(_ options: UInt32) -> Int32 {
+            unsafe bytes.withUnsafeBufferPointer { b in
+                if let base = b.baseAddress { return unsafe pcre2_match_8(code, base, b.count, start, options, data, context) }
+                var none: UInt8 = 0
+                return unsafe pcre2_match_8(code, &none, 0, 0, options, data, context)
+            }
+        }
+        var rc = match(options)
+        // The compiled form has a stack of its own, and it is small.
+        if rc == PCRE2_ERROR_JIT_STACKLIMIT { rc = match(options | UInt32(PCRE2_NO_JIT)) }
+        if rc == PCRE2_ERROR_PARTIAL, let pairs = unsafe pcre2_get_ovector_pointer_8(data) {
+            return .begun(start: min(max(start, unsafe pairs[0]), bytes.count))
         }
         if rc == PCRE2_ERROR_NOMATCH { return .none }
         guard rc > 0 else { return .limit }

@@ -53,9 +53,13 @@ struct TestProgress {
         var isDone = false
         /// Nothing before counts.
         var floor = 0
+        /// On a stream: where a match began that bytes which are to come may complete.
+        var begunAt: Int?
     }
     var groups: [Group]
     var isDecided: Answer?
+    /// On a stream: the answer is missing because a rule is not given more steps, not because bytes are gone.
+    var hitsLimit = false
     var offset: Int?
     /// The stream's length when the whole of it was last looked at.
     var wholeAt = 0

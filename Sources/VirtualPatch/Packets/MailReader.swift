@@ -136,6 +136,9 @@ struct MailReader {
     }
 
     private mutating func endPart(_ tell: (Event) -> Void) {
+        // What is left without its padding is content too.
+        if encoding == .base64, !digits.isEmpty { content += Transforms.base64(digits.span) }
+        digits = []
         if !content.isEmpty { tell(.part(content)) }
         if isTooLong { tell(.tooLong) }
         content = []
@@ -194,7 +197,12 @@ struct MailReader {
         case .base64:
             digits += text.filter { $0 > 32 }
             let whole = digits.count & ~3
-            content += Transforms.base64(digits.span.extracting(0..<whole))
+            // Padding ends four digits, not the part: readers of mail go on behind it.
+            var from = 0
+            for at in stride(from: 0, to: whole, by: 4) where digits[at + 3] == UInt8(ascii: "=") || at + 4 == whole {
+                content += Transforms.base64(digits.span.extracting(from..<(at + 4)))
+                from = at + 4
+            }
             digits.removeFirst(whole)
         case .quoted:
             var i = 0

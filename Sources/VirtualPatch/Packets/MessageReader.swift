@@ -39,14 +39,18 @@ struct MessageReader {
     }
 
     private mutating func dns(_ bytes: Span<UInt8>, toServer: Bool, _ flow: Flow, _ inspector: Inspector) {
-        if flow.name.transport == 17 { return inspector.message(Self.questions(bytes), flow, toServer: toServer) }
+        func tell(_ message: Span<UInt8>) {
+            let whole: [(Buffer, [UInt8])] = inspector.rules.used.contains(.dnsMessage) ? [(.dnsMessage, message.copied)] : []
+            inspector.message(Self.questions(message) + whole, flow, toServer: toServer)
+        }
+        if flow.name.transport == 17 { return tell(bytes) }
         var all = toServer ? held.client : held.server
         all.append(bytes)
         var at = 0
         while all.count - at >= 2 {
             let length = Int(all[at]) << 8 | Int(all[at + 1])
             guard all.count - at - 2 >= length else { break }
-            inspector.message(Self.questions(all.span.extracting((at + 2)..<(at + 2 + length))), flow, toServer: toServer)
+            tell(all.span.extracting((at + 2)..<(at + 2 + length)))
             at += 2 + length
         }
         all.removeFirst(at)

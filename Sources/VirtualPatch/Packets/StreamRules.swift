@@ -3,8 +3,6 @@
 enum StreamRules {
     /// Rules that wait for more of a stream; when there are more, the oldest go, and that is said.
     static let pendingLimit = 256
-    /// Bytes behind its literal in which a rule that looks at the whole is tried again with each delivery: as much as is kept anyway.
-    static let retriedBytes = StreamingClass.windowBytes
 
     static func look(_ bytes: Span<UInt8>, _ flow: Flow, toServer: Bool, _ inspector: Inspector, _ fired: Set<Int>, isScanned: Bool = false)
     {
@@ -44,17 +42,15 @@ enum StreamRules {
                 state.told[index] = state.store.total
                 continue
             }
-            if let waiting = state.pending.firstIndex(where: { $0.rule.index == index }) {
-                // Its literal again: what is behind this one is looked at as closely.
-                if !c.isUnfiltered { state.pending[waiting].since = state.store.total - bytes.count }
-                continue
-            }
+            guard !state.pending.contains(where: { $0.rule.index == index }) else { continue }
             guard inspector.applies(c, flow, toServer: toServer) else { continue }
             if state.pending.count >= pendingLimit {
                 inspector.uninspectable(.memoryLimit, state.pending.removeFirst().rule, flow, nil)
             }
-            let progress = c.streamTests.map { TestProgress($0, from: state.told[index] ?? 0) }
-            state.pending.append(PendingRule(rule: c, progress: [progress], since: state.store.total - bytes.count))
+            let told = max(state.told[index] ?? 0, state.beginning)
+            var new = PendingRule(rule: c, progress: [c.streamTests.map { TestProgress($0, from: told) }])
+            new.isBlind = c.before != .nothing && state.store.base > told
+            state.pending.append(new)
         }
         var pending = state.pending
         state.pending = []
@@ -65,65 +61,83 @@ enum StreamRules {
 
     private static func advance(_ p: inout PendingRule, _ state: StreamState, _ flow: Flow, toServer: Bool, _ inspector: Inspector) {
         guard PacketTests.streamSizes(p.rule.rule.packet, flow) else { return }
-        let seen = state.store.total - p.since
         var end = 0
-        let (answer, spot) = evaluate(p.rule.condition, &p, state.store, state.told[p.rule.index] ?? 0, &end)
+        let (answer, spot) = evaluate(p.rule.condition, &p, state.store, &end)
         switch answer {
         case .yes:
             p.isDone = true
             state.told[p.rule.index] = max(end, (state.told[p.rule.index] ?? 0) + 1)
             inspector.fire(p.rule, spot, flow, request: nil, toServer: toServer)
-        case .no: p.isDone = p.isStreaming || seen > retriedBytes
+        case .no: p.isDone = !p.rule.isUnfiltered
         case .cannot:
             p.isDone = true
-            inspector.uninspectable(.matchLimit, p.rule, flow, nil)
-        case .later: break
+            undecided(p, flow, inspector)
+        case .later:
+            let hasBegun = p.progress[0].contains(where: \.hasBegun)
+            // Its literal brings it back.
+            p.isDone = !hasBegun && !p.rule.isUnfiltered
+            if p.isBlind, hasBegun || p.rule.before == .first { undecided(p, flow, inspector) }
+            p.isBlind = false
         }
     }
 
-    private static func evaluate(
-        _ c: CompiledCondition, _ p: inout PendingRule, _ store: StreamStore, _ told: Int, _ end: inout Int
-    ) -> (Answer, Spot) {
+    /// Said once of a rule for each flow.
+    private static func undecided(_ p: PendingRule, _ flow: Flow, _ inspector: Inspector) {
+        guard flow.undecided.insert(p.rule.index).inserted else { return }
+        inspector.uninspectable(p.progress[0].contains(where: \.hitsLimit) ? .matchLimit : .streamTooLong, p.rule, flow, nil)
+    }
+
+    private static func evaluate(_ c: CompiledCondition, _ p: inout PendingRule, _ store: StreamStore, _ end: inout Int) -> (Answer, Spot) {
         switch c {
         case .all(let parts):
             var result = Answer.yes
             var spot = Spot()
             for part in parts {
-                let (answer, s) = evaluate(part, &p, store, told, &end)
+                let (answer, s) = evaluate(part, &p, store, &end)
                 if answer == .no { return (.no, s) }
                 if spot.buffer == nil { spot = s }
-                if answer != .yes { result = answer }
+                if answer != .yes, result != .cannot { result = answer }
             }
             return (result, spot)
         case .any(let parts):
             var result = Answer.no
             for part in parts {
-                let (answer, s) = evaluate(part, &p, store, told, &end)
+                let (answer, s) = evaluate(part, &p, store, &end)
                 if answer == .yes { return (.yes, s) }
-                if answer != .no { result = answer }
+                if answer != .no, result != .cannot { result = answer }
             }
             return (result, Spot())
         case .test(let test, let slot):
-            guard test.buffer == .payload, slot >= 0 else { return (.no, Spot()) }
-            if test.streaming == .streaming {
-                let answer = test.advance(&p.progress[0][slot], store, isEnd: false)
-                end = max(end, p.progress[0][slot].groups.map(\.end).max() ?? 0)
-                return (answer, Spot(buffer: .payload, offset: p.progress[0][slot].offset))
-            }
-            // A stream has no end that a rule could wait for: negations and expressions hold for what has come.
-            var matcher = Matcher()
-            let from = max(store.base, told)
-            guard from <= store.total else { return (.no, Spot()) }
-            let holds = matcher.holds(
-                test.steps, from: 0, in: store.bytes.span.extracting((from - store.base)..<store.bytes.count), base: from)
-            end = max(end, store.total)
-            if matcher.hitLimit { return (.cannot, Spot()) }
-            return (holds ? .yes : .no, Spot(buffer: .payload, offset: matcher.firstOffset))
+            guard test.buffer == .payload, slot >= 0, test.transforms.isEmpty else { return (.no, Spot()) }
+            let answer = test.advanceOnStream(&p.progress[0][slot], store)
+            end = max(end, p.progress[0][slot].groups.map(\.end).max() ?? 0)
+            return (answer, Spot(buffer: .payload, offset: p.progress[0][slot].offset))
         }
     }
 }
 
+extension StreamState {
+    /// A request is over: what looks at all that has come has seen the whole of it. False when no rule waits for more.
+    func rest() -> Bool {
+        pending.removeAll { !$0.isStreaming || !$0.progress[0].contains(where: \.hasBegun) }
+        beginning = store.total
+        store.keepLast(pending.map { $0.neededBytes(store.total) }.max() ?? 0)
+        return !pending.isEmpty
+    }
+}
+
 extension PendingRule {
-    /// Each test keeps its own place in the stream; else what has come is looked at as a whole, and more may change the answer.
+    /// The latest bytes of a stream without which it could not go on.
+    func neededBytes(_ total: Int) -> Int {
+        var most = 0
+        for (slot, test) in rule.streamTests.enumerated() {
+            for (g, at) in progress[0][slot].groups.enumerated() where at.segment < test.groups[g].segments.count {
+                most = max(most, total - min(at.begunAt ?? total, at.looked - test.groups[g].segments[at.segment].literalBytes))
+            }
+        }
+        return most
+    }
+
+    /// What it asks for is in a window, wherever in the stream that is.
     var isStreaming: Bool { rule.streamTests.allSatisfy { $0.streaming == .streaming } }
 }

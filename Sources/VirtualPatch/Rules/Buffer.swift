@@ -14,7 +14,7 @@ public enum Buffer: UInt8, CaseIterable, Sendable, Hashable {
     case fileData
     /// The content of one part of a mail, decoded.
     case mailContent
-    case dnsQuery, tlsServerName, sshSoftware
+    case dnsQuery, dnsMessage, tlsServerName, sshSoftware
     case ipHeader, tcpHeader, udpHeader, icmpHeader
     /// Zones of CrowdSec's rules. `Argument` buffers have one instance a parameter.
     case zonePath, zoneURI, zoneArguments, zoneArgumentNames, zoneBodyArguments, zoneBodyArgumentNames
@@ -57,6 +57,7 @@ public enum Buffer: UInt8, CaseIterable, Sendable, Hashable {
         case .httpResponseBody: "http.response_body"
         case .fileData, .mailContent: "file.data"
         case .dnsQuery: "dns.query"
+        case .dnsMessage: "frame:dns.pdu"
         case .tlsServerName: "tls.sni"
         case .sshSoftware: "ssh.software"
         case .ipHeader: "ipv4.hdr"
@@ -109,9 +110,26 @@ public enum Buffer: UInt8, CaseIterable, Sendable, Hashable {
             .responseContentType, .responseContentLength, .responseConnection:
             .responseHead
         case .httpResponseBody, .fileData: .responseBody
-        case .dnsQuery, .tlsServerName, .sshSoftware, .mailContent: .message
+        case .dnsQuery, .dnsMessage, .tlsServerName, .sshSoftware, .mailContent: .message
         default: .requestHead
         }
+    }
+
+    /// Whether both are looked at at one moment: bytes as sent go with packets and with messages of HTTP.
+    func isSeen(with other: Buffer) -> Bool {
+        enum Occasion { case packet, payload, request, response, message }
+        func occasion(_ b: Buffer) -> Occasion {
+            switch b.moment {
+            case .packet: b == .payload ? .payload : .packet
+            case .requestHead, .requestBody: .request
+            case .responseHead, .responseBody: .response
+            case .message: .message
+            }
+        }
+        let (a, b) = (occasion(self), occasion(other))
+        if a == b { return true }
+        if a == .payload || b == .payload { return a != .message && b != .message }
+        return false
     }
 
     /// What a keyword of the Suricata language names, in a rule that looks at requests or at responses.

@@ -7,6 +7,28 @@ public indirect enum Condition: Sendable, Equatable {
     case test(BufferTest)
 }
 
+extension Condition {
+    /// Two buffers that must hold together and are never there together: such a condition could not hold, and nobody would know.
+    var apart: (Buffer, Buffer)? {
+        switch self {
+        case .test: return nil
+        case .any(let parts):
+            for part in parts { if let found = part.apart { return found } }
+            return nil
+        case .all(let parts):
+            var buffers: [Buffer] = []
+            for part in parts {
+                if let found = part.apart { return found }
+                if case .test(let t) = part { buffers.append(t.buffer) }
+            }
+            for (i, a) in buffers.enumerated() {
+                for b in buffers[..<i] where !a.isSeen(with: b) { return (b, a) }
+            }
+            return nil
+        }
+    }
+}
+
 /// One buffer, what is done to its bytes first, and a chain of matches over the outcome.
 public struct BufferTest: Sendable, Equatable {
     public var buffer: Buffer
@@ -96,6 +118,9 @@ public struct Pattern: Sendable, Equatable {
     public var isRelative = false
     public var isNegated = false
     public var isFollowed = false
+
+    /// Matches where it is tried first, or not at all.
+    var isHeld: Bool { source.hasPrefix("^") || isAnchored }
 }
 
 public enum Comparison: String, Sendable, Equatable {

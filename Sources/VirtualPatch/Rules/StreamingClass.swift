@@ -37,14 +37,14 @@ public enum StreamingClass: UInt8, Sendable, Equatable, Comparable {
         var result = StreamingClass.streaming
         var hasLiteral = false
         for match in test.matches {
-            result = max(result, of(match, hasLiteral))
+            result = max(result, of(match, hasLiteral, onStream: test.buffer == .payload))
             if case .content = match { hasLiteral = true }
         }
         return result
     }
 
     /// `isBehind`: a literal stands before, whose place the match can be relative to.
-    private static func of(_ match: Match, _ isBehind: Bool) -> StreamingClass {
+    private static func of(_ match: Match, _ isBehind: Bool, onStream: Bool) -> StreamingClass {
         switch match {
         case .content(let c):
             if c.isNegated { return c.isRelative || c.isFollowed ? .whole : .endOfBuffer }
@@ -57,7 +57,10 @@ public enum StreamingClass: UInt8, Sendable, Equatable, Comparable {
         case .dataAt(let d):
             guard case .value(let n) = d.position, n <= windowBytes / 4, !d.isNegated else { return .whole }
             return d.isRelative && !isBehind ? .whole : .streaming
-        case .pattern(let p): return p.isRelative && isBehind && !p.isNegated && p.boundedLength != nil ? .streaming : .whole
+        case .pattern(let p):
+            // On a stream an expression goes on from where it was; a body is looked at from its literal on.
+            guard !p.isNegated, onStream || p.isRelative && isBehind else { return .whole }
+            return p.boundedLength != nil ? .streaming : .whole
         case .byteTest(let t): return t.isRelative && isBehind ? .streaming : .whole
         case .byteExtract, .byteMath, .byteJump, .base64, .injection, .number, .capture, .transform: return .whole
         }

@@ -102,6 +102,9 @@ struct SuricataRuleReader {
         switch name {
         case "content", "uricontent": try content(value, into: name == "uricontent" ? .httpURI : nil)
         case "pcre": try pattern(value)
+        case "frame":
+            guard value == "dns.pdu" else { throw Failure("rule-option-unsupported", "the frame '\(value)' is not supported") }
+            try select(name, .dnsMessage)
         case "byte_test":
             let t = try SuricataOperations.byteTest(value, names)
             add(.byteTest(t), isRelative: t.isRelative)
@@ -423,6 +426,11 @@ struct SuricataRuleReader {
         let requests = try tests(toClient: false), responses = try tests(toClient: true)
         let asRequest = !requests.contains { $0.buffer.moment == .responseHead || $0.buffer.moment == .responseBody }
         let asResponse = !responses.contains { $0.buffer.moment == .requestHead || $0.buffer.moment == .requestBody }
+        if rule.traffic.application == nil, lists.contains(where: { $0.buffer == .fileData }) {
+            let places = try files()
+            rule.condition = places.count == 1 ? places[0] : .any(places)
+            return try checked()
+        }
         switch (rule.flow.toServer, rule.flow.toClient) {
         case (true, _):
             guard asRequest || !isHTTP else { throw Failure("rule-malformed", "looks at requests, but asks for parts of responses") }
@@ -441,7 +449,34 @@ struct SuricataRuleReader {
                 throw Failure("rule-option-unsupported", "asks for parts of requests and of responses in one rule")
             }
         }
+        return try checked()
+    }
+
+    private func checked() throws(Failure) -> Rule {
+        if let (a, b) = rule.condition.apart {
+            throw Failure("rule-option-unsupported", "asks for \(a.name) and \(b.name), which are never looked at together")
+        }
         return rule
+    }
+
+    /// A rule on files of no protocol in particular: in mails, in requests, in responses.
+    private func files() throws(Failure) -> [Condition] {
+        var buffers: [Buffer] = []
+        if !rule.flow.toClient { buffers += [.mailContent, .httpRequestBody] }
+        if !rule.flow.toServer { buffers.append(.fileData) }
+        var out: [Condition] = []
+        for buffer in buffers {
+            let tests = try tests(toClient: buffer == .fileData)
+            let condition = Condition.all(
+                tests.map { test in
+                    var test = test
+                    if test.buffer == .fileData { test.buffer = buffer }
+                    return .test(test)
+                })
+            if condition.apart == nil { out.append(condition) }
+        }
+        guard !out.isEmpty else { throw Failure("rule-option-unsupported", "asks for file.data and for parts that never come with it") }
+        return out
     }
 
     private func tests(toClient: Bool) throws(Failure) -> [BufferTest] {

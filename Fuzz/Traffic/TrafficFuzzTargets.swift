@@ -1,10 +1,15 @@
 // The parsers of rules and traffic: rule files of both languages, packets of several flows, and both directions of HTTP.
+// Apart from the other targets, so that their fuzzers build without the rooms of live patches and what those need.
 
 import ELF
 import Interception
 import VirtualPatch
 
-extension FuzzTargets {
+public enum TrafficFuzzTargets {
+    public static let all: [(name: String, run: @Sendable ([UInt8]) -> Void)] = [
+        ("rules", rules), ("packets", packets), ("http", http),
+    ]
+
     /// Rules of one shape each, so that every kind of test runs on what the fuzzers make.
     private static let judge: CompiledRules? = try? CompiledRules(
         RuleSet.load([RuleSet.File(name: "fuzz.rules", bytes: Array(judging.utf8))]).rules
@@ -25,6 +30,18 @@ extension FuzzTargets {
         drop smtp any any -> any any (content:"ab"; sid:12;)
         drop tcp any any -> any any (content:"first"; content:"second"; distance:0; threshold:type limit, track by_src, count 1, seconds 9; sid:13;)
         drop icmp any any -> any any (itype:8; content:"ab"; sid:14;)
+        drop tcp any any -> any any (flow:to_server; content:"ab"; pcre:"/x[^y]*z/"; sid:15;)
+        drop tcp any any -> any any (flow:to_server; content:"ab"; content:!"c"; sid:16;)
+        drop tcp any any -> any any (flow:established,to_server; content:"ab"; isdataat:!4,relative; sid:17;)
+        drop tcp-pkt any any -> any any (dsize:>4; content:"ab"; offset:1; depth:9; flags:PA; sid:18;)
+        drop http any any -> any any (flow:to_server; http.uri; to_lowercase; content:"ab"; pcrexform:"a(.*)b"; content:"c"; sid:19;)
+        drop http any any -> any any (http.user_agent; strip_whitespace; content:"ab"; bsize:<9; http.host; dotprefix; content:".a"; sid:20;)
+        drop tcp any any -> any any (byte_math:bytes 2,offset 0,oper *,rvalue 3,result m; byte_test:1,<,m,2; content:"ab"; sid:21;)
+        drop http any any -> any any (flowbits:set,x; http.method; content:"POST"; noalert; sid:22;)
+        drop http any any -> any any (flowbits:isset,x; http.stat_code; content:"200"; sid:23;)
+        drop http any any -> any any (flow:to_server; http.uri; content:"/a"; content:"ab"; sid:24; http.header_names; content:"a";)
+        drop smtp any any -> any any (flow:to_server; file.data; content:"ab"; pcre:"/b+c/R"; sid:25;)
+        drop ip any any -> any any (ipv4.hdr; content:"|06|"; offset:9; depth:1; content:"ab"; sid:26;)
         """
     private static let zones = """
         name: crowdsecurity/fuzz
@@ -58,6 +75,8 @@ extension FuzzTargets {
         var options = EngineOptions()
         options.verifiesChecksums = first & 2 != 0
         options.requestsOnly = first & 4 != 0
+        options.picksUpMidstream = first & 8 == 0
+        options.enforces = first & 16 != 0
         options.outOfOrderLimitBytes = 4 << 10
         options.memoryLimitBytes = 64 << 10
         guard let engine = try? Engine(judge, options) else { return }
