@@ -140,10 +140,12 @@ public final class Engine {
         for (_, flow) in flows {
             flow.bits = Set(flow.bits.compactMap { renamed[$0] })
             flow.thresholds = [:]
+            flow.undecided = []
             for toServer in [true, false] { flow[toServer: toServer].stream = nil }
             if let http = flow.http, !http.isLost { http.retire(for: fresh) }
         }
         fresh.memory = inspector.memory.renamed(renamed)
+        inspector.forgetPayload()
         fresh.packetNumber = inspector.packetNumber
         fresh.now = inspector.now
         fresh.keptBytes = inspector.keptBytes
